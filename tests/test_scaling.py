@@ -60,7 +60,8 @@ def test_intervals_contain_the_truth_as_often_as_they_claim(groups, case):
 def test_intervals_on_plain_axes_contain_the_truth_too():
     fits = [fit_power_law(simulate(np.random.default_rng(i), 24, haze=25.0, draws=300)) for i in range(200)]
     assert sum(f.space == "linear" for f in fits) > 180
-    assert 0.90 <= np.mean([f.interval[0] <= BETA <= f.interval[1] for f in fits]) <= 0.99
+    share = np.mean([f.interval[0] <= BETA <= f.interval[1] for f in fits])
+    assert 0.92 - 2 * np.sqrt(0.92 * 0.08 / 200) <= share <= 0.99  # with known instead of estimated weights it is 0.94
 
 
 def test_a_ninety_percent_interval_is_one():

@@ -1,0 +1,249 @@
+"Scorers against the plain loop, on random weights; loading and its errors."
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    BambaConfig, BambaForCausalLM, BertConfig, BertLMHeadModel, FalconH1Config, FalconH1ForCausalLM, Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel,
+    LlamaConfig, LlamaForCausalLM, Mamba2Config, Mamba2ForCausalLM, PreTrainedTokenizerFast,
+)
+
+from l2m import scoring
+from l2m.scoring import Continuation, LanguageModel, bos_candidates, bos_costs, dequantized, embedded_smollm2, load_scorer, probe
+
+VOCABULARY = 97
+SIZES = dict(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, pad_token_id=0)
+ATTENTION = dict(intermediate_size=64, num_attention_heads=4, num_key_value_heads=2)
+MAMBA = dict(mamba_n_heads=8, mamba_d_head=8, mamba_d_state=8, mamba_n_groups=1, mamba_chunk_size=16)
+
+
+def gpt2(): return GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4))
+def llama(): return LlamaForCausalLM(LlamaConfig(**SIZES, **ATTENTION))
+def gemma2():  # sliding windows shorter than the text, capped logits
+    return Gemma2ForCausalLM(Gemma2Config(**SIZES, **ATTENTION, head_dim=8, sliding_window=8, final_logit_softcapping=1.0))
+def mamba2(): return Mamba2ForCausalLM(Mamba2Config(**SIZES, num_heads=8, head_dim=8, state_size=8, n_groups=1, chunk_size=16))
+def falcon_h1(): return FalconH1ForCausalLM(FalconH1Config(**SIZES, **ATTENTION, head_dim=8, mamba_d_ssm=64, **MAMBA))
+def bamba(): return BambaForCausalLM(BambaConfig(**SIZES, **ATTENTION, attn_layer_indices=[1], **MAMBA))
+
+
+def sharpen(model):
+    "Random weights large enough that predictions depend on the past."
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.ndim > 1: p.mul_(4)
+    return model
+
+
+def scorer_of(build, bos=1, dtype=torch.float32):
+    torch.manual_seed(0)
+    scorer = LanguageModel(sharpen(build().to(dtype)), None, build.__name__, bos)
+    probe(scorer)
+    return scorer
+
+
+@torch.inference_mode()
+def loop(model, bos, tokens):
+    "The plain loop: one call of the model for every token."
+    start = tokens.new_full((len(tokens), 1), bos)
+    columns = []
+    for t in range(tokens.shape[1]):
+        logits = model(torch.cat([start, tokens[:, :t]], 1), use_cache=False).logits[:, -1]
+        columns.append(logits.log_softmax(-1).gather(1, tokens[:, t : t + 1]))
+    return torch.cat(columns, 1)
+
+
+def text(seed, *shape): return torch.randint(VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("build", [gpt2, llama, gemma2, mamba2, falcon_h1, bamba])
+def test_every_token_equals_the_plain_loop(build):
+    scorer, contexts = scorer_of(build), text(1, 3, 30)
+    continuations = [Continuation(s, text(2 + i, 3, m)) for i, (s, m) in enumerate([(0, 12), (7, 1), (7, 9), (20, 20), (30, 5)])]
+    read, branches = scorer.logprobs(contexts, continuations)
+    assert read.shape == contexts.shape and all(b.shape == c.tokens.shape for b, c in zip(branches, continuations))
+    assert read.std() > 0.1
+    torch.testing.assert_close(read, loop(scorer.model, 1, contexts), rtol=0, atol=1e-5)
+    for c, branch in zip(continuations, branches):
+        whole = loop(scorer.model, 1, torch.cat([contexts[:, : c.split], c.tokens], 1))
+        torch.testing.assert_close(branch, whole[:, c.split :], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("build, reuses", [(gpt2, True), (llama, True), (gemma2, True), (mamba2, True), (falcon_h1, True), (bamba, False)])
+def test_the_probe_knows_who_can_go_on_from_a_state(build, reuses):
+    assert scorer_of(build).reuses_state is reuses
+
+
+def test_a_shared_prefix_is_read_once():
+    "Tokens that pass through the body: context, BOS, and each continuation less its last token."
+    scorer, read = scorer_of(llama), []
+    scorer.model.model.layers[0].register_forward_hook(lambda module, args, output: read.append(args[0].shape[1]))
+    scorer.logprobs(text(1, 2, 30), [Continuation(s, text(2, 2, 10)) for s in (0, 10, 20)])
+    assert sum(read) == 1 + 30 + 3 * 9
+
+
+@pytest.mark.parametrize("build", [gpt2, llama, mamba2, falcon_h1])
+def test_batches_do_not_matter(build):
+    scorer, contexts, after = scorer_of(build), text(1, 5, 24), text(2, 5, 8)
+    together = scorer.logprobs(contexts, [Continuation(12, after)])
+    for i in range(5):
+        alone = scorer.logprobs(contexts[i : i + 1], [Continuation(12, after[i : i + 1])])
+        torch.testing.assert_close(alone[0][0], together[0][i], rtol=0, atol=1e-5)
+        torch.testing.assert_close(alone[1][0][0], together[1][0][i], rtol=0, atol=1e-5)
+
+
+def test_the_head_in_chunks_is_the_head(monkeypatch):
+    scorer, contexts = scorer_of(gemma2), text(1, 3, 30)
+    whole = scorer.logprobs(contexts)[0]
+    monkeypatch.setattr(scoring, "LOGITS_AT_ONCE", 5 * VOCABULARY)
+    torch.testing.assert_close(scorer.logprobs(contexts)[0], whole, rtol=0, atol=1e-5)
+
+
+def test_probabilities_sum_to_one():
+    scorer = scorer_of(llama, dtype=torch.float64)
+    every = torch.arange(VOCABULARY)[:, None]
+    _, (last,) = scorer.logprobs(text(1, 1, 6).expand(VOCABULARY, -1), [Continuation(6, every)])
+    assert abs(last.exp().sum().item() - 1) < 1e-9
+
+
+def test_without_bos_the_first_token_costs_a_uniform_guess():
+    scorer, contexts = scorer_of(gpt2, bos=None), text(1, 2, 9)
+    read, (branch, single) = scorer.logprobs(contexts, [Continuation(0, contexts), Continuation(0, contexts[:, :1])])
+    assert torch.allclose(read[:, 0].exp(), torch.tensor(1 / VOCABULARY))
+    torch.testing.assert_close(read, branch, rtol=0, atol=1e-5)
+    torch.testing.assert_close(single, branch[:, :1], rtol=0, atol=1e-6)
+    with_first_as_bos = loop(scorer.model, int(contexts[0, 0]), contexts[:1, 1:])
+    torch.testing.assert_close(read[:1, 1:], with_first_as_bos, rtol=0, atol=1e-5)
+
+
+def test_nan_is_an_error():
+    scorer = scorer_of(llama)
+    with torch.no_grad(): scorer.model.lm_head.weight[3] = float("nan")
+    with pytest.raises(FloatingPointError, match="'llama' returned NaN .* try dtype='float32'"):
+        scorer.logprobs(text(1, 2, 9))
+
+
+@pytest.mark.parametrize("contexts, continuations, message", [
+    (text(1, 1, 1200), [], "1201 tokens .* exceed the 1024-token context of 'gpt2'"),
+    (text(1, 1, 9), [Continuation(10, text(2, 1, 3))], "split 10 lies outside the context of 9 tokens"),
+    (torch.full((1, 3), VOCABULARY), [], "token id 97 is not in the vocabulary"),
+])
+def test_what_cannot_be_read_is_refused(contexts, continuations, message):
+    with pytest.raises(ValueError, match=message):
+        scorer_of(gpt2).logprobs(contexts, continuations)
+
+
+# Loading
+
+
+def tokenizer(**special):
+    words = {token: i for i, token in enumerate(["<unk>", "<s>", "</s>", "the", "a", "river", "."])}
+    plain = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    plain.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="<unk>", **special)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    "A small Llama on disk, in safetensors."
+    torch.manual_seed(0)
+    llama().save_pretrained(tmp_path)
+    tokenizer(bos_token="<s>", eos_token="</s>").save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_a_local_folder_loads(folder):
+    scorer = load_scorer(str(folder), dtype="float64", bos="bos")
+    assert scorer.dtype == torch.float64 and scorer.bos == 1
+    assert load_scorer(str(folder), dtype="float64").fingerprint == scorer.fingerprint
+    torch.testing.assert_close(scorer.logprobs(text(1, 2, 9))[0], loop(scorer.model, scorer.bos, text(1, 2, 9)), rtol=0, atol=1e-9)
+
+
+def test_the_cheapest_bos_is_chosen(folder):
+    scorer = load_scorer(str(folder))
+    costs = bos_costs(scorer)
+    assert list(costs.values()) == sorted(costs.values()) and "none" in costs
+    assert scorer.bos == bos_candidates(scorer.tokenizer)[next(iter(costs))]
+    assert load_scorer(str(folder), bos="eos").bos == 2 and load_scorer(str(folder), bos="none").bos is None and load_scorer(str(folder), bos=5).bos == 5
+
+
+def test_a_tokenizer_without_bos(tmp_path):
+    llama().save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="bos 'bos' is not a token of this tokenizer: choose .*'none'"):
+        load_scorer(str(tmp_path), bos="bos")
+    assert bos_candidates(load_scorer(str(tmp_path)).tokenizer)["none"] is None
+
+
+def truncate(path, n): path.write_bytes(path.read_bytes()[:-n])
+
+
+@pytest.mark.parametrize("spoil, message", [
+    (lambda f: truncate(f / "model.safetensors", 999), "safetensors file in .* is cut short"),
+    (lambda f: (f / "model.safetensors").write_bytes(b"\x08\0\0"), "safetensors file in .* is cut short"),
+    (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "no safetensors weights"),
+    (lambda f: (f / "config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": 97})), "lacks weights"),
+    (lambda f: (f / "config.json").write_text("{"), "cannot be loaded"),
+    (lambda f: (f / "config.json").write_text(json.dumps({"model_type": "mystery", "auto_map": {"AutoConfig": "code.Config"}})), "trust_remote_code=True"),
+])
+def test_a_spoilt_folder_is_one_clear_error(folder, spoil, message):
+    spoil(folder)
+    with pytest.raises(ValueError, match=message):
+        load_scorer(str(folder))
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (dict(model="no-such/model"), "model 'no-such/model' cannot be loaded"),
+    (dict(model="smollm2-135m", device="cuda:7"), "device 'cuda:7' is not there"),
+    (dict(model="smollm2-135m", device="abacus"), "device 'abacus' is not there"),
+    (dict(model="smollm2-135m", dtype="float3"), "dtype 'float3' is unknown"),
+])
+def test_wrong_names_are_one_clear_error(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load_scorer(**arguments)
+
+
+def test_a_gguf_file_cut_short(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with open(embedded_smollm2(), "rb") as file: (tmp_path / "short.gguf").write_bytes(file.read(3_000_000))
+    with pytest.raises(ValueError, match="short.gguf' cannot be read as GGUF"):
+        load_scorer(str(tmp_path / "short.gguf"))
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+    with pytest.raises(FileNotFoundError, match="absent.gguf"):
+        load_scorer(str(tmp_path / "absent.gguf"))
+
+
+def test_a_model_that_sees_the_future_is_refused():
+    model = BertLMHeadModel(BertConfig(**SIZES | dict(pad_token_id=0), intermediate_size=64, num_attention_heads=4))
+    with pytest.raises(ValueError, match="'bert' is not causal"):
+        probe(LanguageModel(sharpen(model), None, "bert", 1))
+
+
+def test_the_embedded_model_is_the_cached_one():
+    scorer = load_scorer("smollm2-135m", dtype="float32", bos=0)
+    assert (scorer.vocabulary, scorer.context_limit, scorer.reuses_state) == (49152, 8192, True)
+    assert dequantized(embedded_smollm2()) == dequantized(embedded_smollm2())
+    ids = torch.tensor([scorer.tokenizer("The river had been rising since the morning.")["input_ids"]])
+    torch.testing.assert_close(scorer.logprobs(ids)[0], loop(scorer.model, 0, ids), rtol=0, atol=1e-4)
+
+
+MEMORY = """
+import resource, torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from l2m.scoring import LanguageModel
+model = LlamaForCausalLM(LlamaConfig(vocab_size=49152, hidden_size=192, intermediate_size=512, num_hidden_layers=4, num_attention_heads=3,
+                                     num_key_value_heads=3, max_position_embeddings=16384))
+scorer = LanguageModel(model, None, "llama", 0)
+scorer.logprobs(torch.randint(49152, (1, 64)))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+scorer.logprobs(torch.randint(49152, (1, 8192)))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
+"""
+
+
+def test_the_table_of_logits_never_exists():
+    "At 8,192 tokens the [length, vocabulary] table alone would take 1.5 GiB; peak memory grows by far less."
+    result = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    assert float(result.stdout) < 1.0  # GiB

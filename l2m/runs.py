@@ -150,7 +150,8 @@ def _parsed(text: str) -> tuple[str, Any]:
     "A key and a value from `key=value`."
     key, equals, value = text.partition("=")
     if not equals: raise ValueError(f"parameter '{text}' has no value: write key=value")
-    return key, yaml.safe_load(value)
+    try: return key, yaml.safe_load(value)
+    except yaml.YAMLError: raise ValueError(f"parameter '{text}' is not valid YAML: quote it, or write lists as [4, 16]") from None
 
 def _stop(message: str):
     "End with one clear error."

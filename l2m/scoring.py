@@ -310,6 +310,7 @@ def load_scorer(
     options |= {k: v for k, v in dict(device_map=device_map, attn_implementation=attn_implementation).items() if v is not None}
     network, tokenizer = _load(str(source), model, dtype=_dtype(dtype, place), **options)
     if device_map is None: network = network.to(place)
+    tokenizer.name_or_path = model  # not a folder of this machine
     scorer = LanguageModel(network, tokenizer, model, None if bos == "auto" else _bos(bos, tokenizer))
     if bos == "auto":
         costs = bos_costs(scorer)

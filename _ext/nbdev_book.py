@@ -13,7 +13,6 @@ from sphinx.util import logging
 
 log = logging.getLogger(__name__)
 directive = re.compile(r"^#\|\s*(.+?)\s*$")
-code = re.compile(r"(?<![`:])`([^`]+)`(?!`)")
 caption = re.compile(r"\A\*(Figure.*?)\*\s*(?:\n\n|\Z)", re.DOTALL)
 tags = {
     "default_exp": "remove-cell", "hide": "remove-cell", "export": "export", "exports": "export", "exporti": "export",
@@ -63,14 +62,20 @@ def swap_in_run(app, docname: str, source: list[str]) -> None:
     source[0] = nbformat.writes(notebook)
 
 
+def as_rst(text: str) -> str:
+    "Plain text with Markdown's backticks as reStructuredText, where all else is literal"
+    parts = re.split(r"`([^`]+)`", text)
+    return "".join(rf"\ ``{part}``\ " if i % 2 else re.sub(r"([\\*|_])", r"\\\1", part) for i, part in enumerate(parts))
+
+
 def add_docments(app, what, name, obj, options, lines) -> None:
-    "Append the comments on parameters to a docstring as fields, and show its backticks as code, as Markdown does"
+    "Append the comments on parameters to a docstring, as fields"
+    lines[:] = map(as_rst, lines)
     if what not in ("function", "method", "class"): return
     try: comments = docments(obj)
     except (OSError, TypeError) as error: return log.debug("%s: no docments (%s)", name, error)
     field = lambda parameter: ":return:" if parameter == "return" else f":param {parameter}:"
-    lines += ["", *(f"{field(k)} {' '.join(v.split())}" for k, v in comments.items() if v), ""]
-    lines[:] = [code.sub(r"``\1``", line) for line in lines]
+    lines += ["", *(f"{field(k)} {as_rst(' '.join(v.split()))}" for k, v in comments.items() if v), ""]
 
 
 def setup(app):

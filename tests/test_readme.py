@@ -46,6 +46,11 @@ def test_readme_has_commands_and_an_example():
     assert EXAMPLES
 
 
+def test_links_and_figures_are_in_the_checkout():
+    targets = re.findall(r"\]\(([^)\s]+)\)", README)
+    assert [target for target in targets if "://" not in target and not (ROOT / target).exists()] == []
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_runs(run, command):
     words = shlex.split(command)

@@ -25,31 +25,43 @@ from .stores import Store, Unfinished
 
 # %% ../nbs/04_bipartite.ipynb #04-bipartite-005
 def blocks(
-    lengths: Sequence[int],        # block lengths L wanted
+    lengths: Sequence[int],  # block lengths L wanted
     ratios: Sequence[int] = (2,),  # L / split
-) -> pl.DataFrame:                 # ratio, length, split; one row a block
+) -> pl.DataFrame:  # ratio, length, split; one row a block
     "The blocks to measure. For each ratio, L becomes the largest multiple of it that is not longer."
     bad = [r for r in ratios if not (isinstance(r, int) and r >= 2)] + [L for L in lengths if not isinstance(L, int)]
-    if bad or not lengths or not ratios: raise ValueError(f"lengths {list(lengths)} and ratios {list(ratios)}: give at least one of each, whole numbers, ratios >= 2")
-    if min(lengths) < max(ratios): raise ValueError(f"length {min(lengths)} is shorter than the ratio {max(ratios)}: choose lengths >= {max(ratios)}")
+    if bad or not lengths or not ratios:
+        raise ValueError(
+            f"lengths {list(lengths)} and ratios {list(ratios)}: give at least one of each, whole numbers, ratios >= 2"
+        )
+    if min(lengths) < max(ratios):
+        raise ValueError(
+            f"length {min(lengths)} is shorter than the ratio {max(ratios)}: choose lengths >= {max(ratios)}"
+        )
     rows = sorted({(r, L // r * r, L // r) for r in ratios for L in lengths})
     return pl.DataFrame(rows, schema=["ratio", "length", "split"], orient="row")
 
+
 def _reach(plan: pl.DataFrame) -> dict[int, int]:
     "How many tokens of Y are needed at each split."
-    return {s: m for s, m in plan.group_by("split").agg((pl.col("length") - pl.col("split")).max()).sort("split").iter_rows()}
+    return {
+        s: m
+        for s, m in plan.group_by("split").agg((pl.col("length") - pl.col("split")).max()).sort("split").iter_rows()
+    }
 
 # %% ../nbs/04_bipartite.ipynb #04-bipartite-008
 def groups_of(
     documents: Sequence[str],  # document of each window
-    shuffles: int,             # partners of each window
+    shuffles: int,  # partners of each window
 ) -> tuple[np.ndarray, np.ndarray]:  # [n] group of each window; [n, shuffles] the windows that continue its contexts
     "Document-disjoint groups, and for each window its partners: windows of other documents of its group."
     names = list(dict.fromkeys(documents))
     size, n_groups = shuffles + 1, len(names) // (shuffles + 1)
     if n_groups < 2:
-        raise ValueError(f"{len(names)} documents make {n_groups} groups of {size}; standard errors need 2 groups: "
-                         f"draw windows from at least {2 * size} documents")
+        raise ValueError(
+            f"{len(names)} documents make {n_groups} groups of {size}; standard errors need 2 groups: "
+            f"draw windows from at least {2 * size} documents"
+        )
     windows = {name: [i for i, d in enumerate(documents) if d == name] for name in names}
     group, partners = np.empty(len(documents), int), np.empty((len(documents), shuffles), int)
     for g in range(n_groups):
@@ -64,14 +76,15 @@ def groups_of(
 @dataclass(frozen=True)
 class BipartiteScores:
     "Log-probabilities (nats) of every token in the three kinds of passes."
-    joint: np.ndarray               # [n, length] each window read from its start
-    alone: dict[int, np.ndarray]    # split: [n, m] tokens after the split, read alone
-    crossed: dict[int, np.ndarray]  # split: [n, shuffles, m] partners' tokens after the split, read after this window's first `split` tokens
-    partners: np.ndarray            # [n, shuffles] which window's tokens those are
-    group: np.ndarray               # [n] document-disjoint group of each window
-    documents: list[str]            # [n] document of each window
-    chars: np.ndarray               # [n, length] characters each token adds
-    parameters: dict                # model, corpus, lengths, versions…, as in the store's manifest
+
+    joint: np.ndarray  # [n, length] each window read from its start
+    alone: dict[int, np.ndarray]  # split: [n, m] tokens after the split, read alone
+    crossed: dict[int, np.ndarray]  # split: [n, shuffles, m] partners' tokens read after this window's first ones
+    partners: np.ndarray  # [n, shuffles] which window's tokens those are
+    group: np.ndarray  # [n] document-disjoint group of each window
+    documents: list[str]  # [n] document of each window
+    chars: np.ndarray  # [n, length] characters each token adds
+    parameters: dict  # model, corpus, lengths, versions…, as in the store's manifest
 
     @property
     def blocks(self) -> pl.DataFrame:
@@ -84,33 +97,46 @@ class BipartiteScores:
         return self.joint.shape[1] + sum(a.shape[1] * (1 + self.partners.shape[1]) for a in self.alone.values())
 
 # %% ../nbs/04_bipartite.ipynb #04-bipartite-012
-def _score_batch(scorer: Scorer, windows: Windows, partners: np.ndarray, reach: dict[int, int], rows: range) -> pl.DataFrame:
+def _score_batch(
+    scorer: Scorer, windows: Windows, partners: np.ndarray, reach: dict[int, int], rows: range
+) -> pl.DataFrame:
     "One shard: the three kinds of passes for some windows; columns window, kind, split, shuffle, logprobs."
     tokens, of = windows.tokens, partners[list(rows)]
     kinds = [("alone", s, 0) for s in reach] + [("crossed", s, k) for s in reach for k in range(partners.shape[1])]
-    after = [Continuation(0, tokens[list(rows), s : s + reach[s]]) if kind == "alone" else
-             Continuation(s, tokens[of[:, k], s : s + reach[s]]) for kind, s, k in kinds]
+    after = [
+        Continuation(0, tokens[list(rows), s : s + reach[s]])
+        if kind == "alone"
+        else Continuation(s, tokens[of[:, k], s : s + reach[s]])
+        for kind, s, k in kinds
+    ]
     joint, others = scorer.logprobs(tokens[list(rows)], after)
     frames = []
     for (kind, s, k), logprobs in zip([("joint", 0, 0), *kinds], [joint, *others]):
-        if logprobs.isnan().any(): raise FloatingPointError(f"'{scorer.name}' returned NaN for windows {rows.start}…{rows.stop - 1} ({kind}, split {s})")
+        if logprobs.isnan().any():
+            raise FloatingPointError(
+                f"'{scorer.name}' returned NaN for windows {rows.start}…{rows.stop - 1} ({kind}, split {s})"
+            )
         values = logprobs.cpu().to(torch.float32).numpy()
-        frames.append(pl.DataFrame({"window": list(rows), "kind": kind, "split": s, "shuffle": k, "logprobs": list(values)},
-                                   schema_overrides={"logprobs": pl.List(pl.Float32)}))
+        frames.append(
+            pl.DataFrame(
+                {"window": list(rows), "kind": kind, "split": s, "shuffle": k, "logprobs": list(values)},
+                schema_overrides={"logprobs": pl.List(pl.Float32)},
+            )
+        )
     return pl.concat(frames)
 
 # %% ../nbs/04_bipartite.ipynb #04-bipartite-013
 def measure_bipartite(
     scorer: Scorer,
-    windows: Windows,                 # windows at least as long as the longest block
+    windows: Windows,  # windows at least as long as the longest block
     *,
-    lengths: Sequence[int],           # block lengths L
-    ratios: Sequence[int] = (2,),     # L / split
-    shuffles: int = 1,                # partners of each window
+    lengths: Sequence[int],  # block lengths L
+    ratios: Sequence[int] = (2,),  # L / split
+    shuffles: int = 1,  # partners of each window
     store: str | Path | None = None,  # folder to fill and resume from; None: nothing is kept
-    batch_size: int = 8,              # windows scored at once; one batch is one shard
-    rank: int = 0,                    # which of `world_size` processes this is
-    world_size: int = 1,              # how many processes fill the store together
+    batch_size: int = 8,  # windows scored at once; one batch is one shard
+    rank: int = 0,  # which of `world_size` processes this is
+    world_size: int = 1,  # how many processes fill the store together
 ) -> BipartiteScores:
     "Score every window jointly, alone and crossed; resume where an earlier start stopped."
     plan = blocks(lengths, ratios)
@@ -119,11 +145,18 @@ def measure_bipartite(
     longest, reach = plan["length"].max(), _reach(plan)
     windows = replace(windows, tokens=windows.tokens[:, :longest], chars=windows.chars[:, :longest])
     with tempfile.TemporaryDirectory() as scratch:
-        shelf = Store(store if store is not None else scratch, _parameters(scorer, windows, lengths, ratios, shuffles, batch_size))
-        shards = {f"scores-{i:06d}": range(i, min(i + batch_size, len(windows))) for i in range(0, len(windows), batch_size)}
+        shelf = Store(
+            store if store is not None else scratch, _parameters(scorer, windows, lengths, ratios, shuffles, batch_size)
+        )
+        shards = {
+            f"scores-{i:06d}": range(i, min(i + batch_size, len(windows))) for i in range(0, len(windows), batch_size)
+        }
         mine = [key for i, key in enumerate(shards) if i % world_size == rank and key not in shelf]
-        if rank == 0 and "windows" not in shelf: shelf.write("windows", windows.table())
-        with tqdm(total=len(windows), initial=len(windows) - sum(len(shards[k]) for k in mine), unit="pair", desc="scoring") as bar:
+        if "windows" not in shelf:
+            shelf.write("windows", windows.table())
+        with tqdm(
+            total=len(windows), initial=len(windows) - sum(len(shards[k]) for k in mine), unit="pair", desc="scoring"
+        ) as bar:
             for key in mine:
                 shelf.write(key, _score_batch(scorer, windows, partners, reach, shards[key]))
                 bar.update(len(shards[key]))
@@ -134,20 +167,39 @@ def _check_measurable(scorer, windows, plan, shuffles, batch_size, rank, world_s
     "Refuse what cannot be measured before anything is scored."
     longest, needed = plan["length"].max(), plan["length"].max() + (scorer.bos is not None)
     if longest > windows.tokens.shape[1]:
-        raise ValueError(f"length {longest} is longer than the windows ({windows.tokens.shape[1]} tokens): draw windows of {longest} tokens")
+        raise ValueError(
+            f"length {longest} is longer than the windows ({windows.tokens.shape[1]} tokens): draw windows of {longest} tokens"
+        )
     if scorer.context_limit is not None and needed > scorer.context_limit:
-        raise ValueError(f"length {longest} (with BOS {needed}) exceeds the {scorer.context_limit}-token context of '{scorer.name}': "
-                         f"choose lengths <= {scorer.context_limit - needed + longest}")
-    if shuffles < 1 or batch_size < 1: raise ValueError(f"shuffles={shuffles} and batch_size={batch_size} must be at least 1")
-    if not 0 <= rank < world_size: raise ValueError(f"rank {rank} is not one of {world_size} processes: choose 0 <= rank < world_size")
+        raise ValueError(
+            f"length {longest} (with BOS {needed}) exceeds the {scorer.context_limit}-token context of '{scorer.name}': "
+            f"choose lengths <= {scorer.context_limit - needed + longest}"
+        )
+    if shuffles < 1 or batch_size < 1:
+        raise ValueError(f"shuffles={shuffles} and batch_size={batch_size} must be at least 1")
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank {rank} is not one of {world_size} processes: choose 0 <= rank < world_size")
+
 
 def _parameters(scorer, windows, lengths, ratios, shuffles, batch_size) -> dict:
     "Everything the scores depend on."
-    return dict(model=scorer.name, model_fingerprint=scorer.fingerprint, bos=scorer.bos,
-                dtype=str(getattr(scorer, "dtype", "exact")).removeprefix("torch."), device=getattr(scorer, "device", torch.device("cpu")).type,
-                corpus=windows.corpus, corpus_fingerprint=windows.corpus_fingerprint, tokenizer=windows.tokenizer,
-                windows=len(windows), windows_fingerprint=windows.fingerprint, lengths=list(lengths), ratios=list(ratios),
-                shuffles=shuffles, batch_size=batch_size, versions={p: version(p) for p in ("l2m", "torch", "transformers")})
+    return dict(
+        model=scorer.name,
+        model_fingerprint=scorer.fingerprint,
+        bos=scorer.bos,
+        dtype=str(getattr(scorer, "dtype", "exact")).removeprefix("torch."),
+        device=getattr(scorer, "device", torch.device("cpu")).type,
+        corpus=windows.corpus,
+        corpus_fingerprint=windows.corpus_fingerprint,
+        tokenizer=windows.tokenizer,
+        windows=len(windows),
+        windows_fingerprint=windows.fingerprint,
+        lengths=list(lengths),
+        ratios=list(ratios),
+        shuffles=shuffles,
+        batch_size=batch_size,
+        versions={p: version(p) for p in ("l2m", "torch", "transformers")},
+    )
 
 # %% ../nbs/04_bipartite.ipynb #04-bipartite-015
 def load_scores(store: str | Path) -> BipartiteScores:
@@ -157,20 +209,34 @@ def load_scores(store: str | Path) -> BipartiteScores:
     windows = Windows.from_table(shelf.read("windows"))
     n, size = len(windows), shelf.parameters["batch_size"]
     missing = [key for i in range(0, n, size) if (key := f"scores-{i:06d}") not in shelf]
-    if missing: raise Unfinished(f"store '{folder}' lacks {len(missing)} of {-(-n // size)} shards: when the other processes are done, start again; only what is missing is computed")
-    table = pl.concat([shelf.read(f"scores-{i:06d}") for i in range(0, n, size)]).sort("kind", "split", "shuffle", "window")
-    arrays = {key: np.stack(part["logprobs"].to_numpy()).astype(np.float64)
-              for key, part in table.partition_by("kind", "split", "shuffle", as_dict=True, maintain_order=True).items()}
+    if missing:
+        raise Unfinished(
+            f"store '{folder}' lacks {len(missing)} of {-(-n // size)} shards: when the other processes are done, "
+            "start again; only what is missing is computed"
+        )
+    table = pl.concat([shelf.read(f"scores-{i:06d}") for i in range(0, n, size)]).sort(
+        "kind", "split", "shuffle", "window"
+    )
+    arrays = {
+        key: np.stack(part["logprobs"].to_numpy()).astype(np.float64)
+        for key, part in table.partition_by("kind", "split", "shuffle", as_dict=True, maintain_order=True).items()
+    }
     group, partners = groups_of(windows.documents, shelf.parameters["shuffles"])
     splits = sorted({split for kind, split, _ in arrays if kind == "alone"})
     return BipartiteScores(
-        joint=arrays["joint", 0, 0], alone={s: arrays["alone", s, 0] for s in splits},
+        joint=arrays["joint", 0, 0],
+        alone={s: arrays["alone", s, 0] for s in splits},
         crossed={s: np.stack([arrays["crossed", s, k] for k in range(partners.shape[1])], 1) for s in splits},
-        partners=partners, group=group, documents=windows.documents, chars=windows.chars.numpy(), parameters=shelf.parameters)
+        partners=partners,
+        group=group,
+        documents=windows.documents,
+        chars=windows.chars.numpy(),
+        parameters=shelf.parameters,
+    )
 
 # %% ../nbs/04_bipartite.ipynb #04-bipartite-017
 def _pairs(scores: BipartiteScores, one_way: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "Pairs as indices: window that gives X, shuffle, window that gives Y; one way: X from the first document of each group only."
+    "Window that gives X, shuffle, window that gives Y; one way: X only from the first document of each group."
     x, k = (a.ravel() for a in np.indices(scores.partners.shape))
     if one_way:
         first = {}
@@ -178,19 +244,24 @@ def _pairs(scores: BipartiteScores, one_way: bool) -> tuple[np.ndarray, np.ndarr
         x, k = x[lends[x]], k[lends[x]]
     return x, k, scores.partners[x, k]
 
+
 def bipartite_terms(
     scores: BipartiteScores,
     split: int,
     length: int,
     pairing: str = "same-y",  # or "paper": the two terms from different documents
-    one_way: bool = False,    # only pairs with X from the first document of each group, as "paper" always does
-) -> dict[str, np.ndarray]:   # method: [pairs] nats
+    one_way: bool = False,  # only pairs with X from the first document of each group, as "paper" always does
+) -> dict[str, np.ndarray]:  # method: [pairs] nats
     "The terms whose averages are the direct and the vCLUB estimate (Sec. 3 of Chen et al. 2025)."
-    if pairing not in ("same-y", "paper"): raise ValueError(f"pairing '{pairing}' is unknown: choose 'same-y' or 'paper'")
+    if pairing not in ("same-y", "paper"):
+        raise ValueError(f"pairing '{pairing}' is unknown: choose 'same-y' or 'paper'")
     x, k, y = _pairs(scores, one_way or pairing == "paper")
     m, own = length - split, y if pairing == "same-y" else x
     joint = scores.joint[own, split:length].sum(1)
-    return {"direct": joint - scores.alone[split][y, :m].sum(1), "vclub": joint - scores.crossed[split][x, k, :m].sum(1)}
+    return {
+        "direct": joint - scores.alone[split][y, :m].sum(1),
+        "vclub": joint - scores.crossed[split][x, k, :m].sum(1),
+    }
 
 # %% ../nbs/04_bipartite.ipynb #04-bipartite-019
 def bigram_entropy(
@@ -201,8 +272,10 @@ def bigram_entropy(
     keys, counts, fresh = np.empty(0, np.int64), np.empty(0, np.int64), []
     for _, ids in document_tokens(corpus, tokenizer):
         fresh.append(ids[:-1].astype(np.int64) * 2**32 + ids[1:])
-        if sum(map(len, fresh)) > 2**22: keys, counts, fresh = *_merge(keys, counts, fresh), []
+        if sum(map(len, fresh)) > 2**22:
+            keys, counts, fresh = *_merge(keys, counts, fresh), []
     return entropy(_merge(keys, counts, fresh)[1], method="grassberger")
+
 
 def _merge(keys: np.ndarray, counts: np.ndarray, fresh: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     "Counts with the keys of `fresh` added."
@@ -219,38 +292,47 @@ def _clustered(terms: np.ndarray, group: np.ndarray, weights: np.ndarray) -> dic
     stderr = np.sqrt(len(sums) / (len(sums) - 1) * np.sum(spread**2))
     return dict(mi=mean, stderr=stderr, groups=len(sums), replicates=(weights @ sums) / (weights @ sizes))
 
+
 def _resamples(n_groups: int, draws: int, seed: int) -> np.ndarray:
     "[draws, groups] how often each group is drawn."
     return np.random.default_rng(seed).multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=draws).astype(float)
 
+
 def bipartite_mi(
     scores: BipartiteScores,
-    pairing: str = "same-y",              # or "paper": the two terms from different documents
+    pairing: str = "same-y",  # or "paper": the two terms from different documents
     *,
     bigram_entropy: float | None = None,  # nats; given, the direct estimate is also corrected with it
-    ngram_weight: float = 0.8,            # weight of the bigram entropy in the correction
-    draws: int = 1000,                    # bootstrap draws
+    ngram_weight: float = 0.8,  # weight of the bigram entropy in the correction
+    draws: int = 1000,  # bootstrap draws
     seed: int = 0,
 ) -> pl.DataFrame:  # method, ratio, length, split, mi, stderr, n, groups, replicates (nats)
     "Bipartite mutual information of every block, by every method."
-    if not 0 <= ngram_weight <= 1: raise ValueError(f"ngram_weight {ngram_weight} is not a weight: choose 0 <= ngram_weight <= 1")
+    if not 0 <= ngram_weight <= 1:
+        raise ValueError(f"ngram_weight {ngram_weight} is not a weight: choose 0 <= ngram_weight <= 1")
     x, _, y = _pairs(scores, one_way=pairing == "paper")
     weights, rows = _resamples(scores.group.max() + 1, draws, seed), []
     for ratio, length, split in scores.blocks.iter_rows():
         terms = bipartite_terms(scores, split, length, pairing)
         if bigram_entropy is not None and length - split >= 2:
-            terms["direct-ngram"] = terms["direct"] + ngram_weight * (bigram_entropy + scores.alone[split][y, :2].sum(1))
+            terms["direct-ngram"] = terms["direct"] + ngram_weight * (
+                bigram_entropy + scores.alone[split][y, :2].sum(1)
+            )
         for method, values in terms.items():
             block = dict(method=method, ratio=ratio, length=length, split=split, n=len(set(y)))
             rows.append(block | _clustered(values, scores.group[x], weights))
     columns = ["method", "ratio", "length", "split", "mi", "stderr", "n", "groups", "replicates"]
-    return pl.DataFrame(rows, schema_overrides={"replicates": pl.List(pl.Float64)}).select(columns).sort("method", "ratio", "length")
+    return (
+        pl.DataFrame(rows, schema_overrides={"replicates": pl.List(pl.Float64)})
+        .select(columns)
+        .sort("method", "ratio", "length")
+    )
 
-# %% ../nbs/04_bipartite.ipynb #04-bipartite-034
+# %% ../nbs/04_bipartite.ipynb #04-bipartite-037
 def code_length(
     scores: BipartiteScores,
     quantiles: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95),
-) -> pl.DataFrame:  # context_from, context_to, context_chars, nll, stderr, nll_per_char, stderr_per_char, n, and a column per quantile
+) -> pl.DataFrame:  # context_from, context_to, context_chars, nll, stderr, nll_per_char, stderr_per_char, n, quantiles
     "Nats per token, and per character, against the length of the context read, in octaves."
     nll, chars = -scores.joint, scores.chars.astype(float)
     edges = [0, *(2**k for k in range(nll.shape[1].bit_length()) if 2**k < nll.shape[1]), nll.shape[1]]
@@ -260,7 +342,17 @@ def code_length(
         token = _clustered(part.mean(1), scores.group, weights)
         per_char = token["mi"] * (b - a) / width.mean()
         excess = _clustered(part.sum(1) - per_char * width, scores.group, weights)
-        rows.append(dict(context_from=a, context_to=b - 1, context_chars=chars[:, :a].sum(1).mean(), nll=token["mi"], stderr=token["stderr"],
-                         nll_per_char=per_char, stderr_per_char=excess["stderr"] / width.mean(), n=part.size)
-                    | {f"q{round(100 * q):02d}": v for q, v in zip(quantiles, np.quantile(part, quantiles))})
+        rows.append(
+            dict(
+                context_from=a,
+                context_to=b - 1,
+                context_chars=chars[:, :a].sum(1).mean(),
+                nll=token["mi"],
+                stderr=token["stderr"],
+                nll_per_char=per_char,
+                stderr_per_char=excess["stderr"] / width.mean(),
+                n=part.size,
+            )
+            | {f"q{round(100 * q):02d}": v for q, v in zip(quantiles, np.quantile(part, quantiles))}
+        )
     return pl.DataFrame(rows)

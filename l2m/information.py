@@ -16,10 +16,14 @@ def mutual_information(
     "Mutual information of a joint table, exactly as it stands (plug-in: no correction for small samples)."
     p = np.asarray(joint, dtype=float)
     if p.ndim != 2 or p.size == 0:
-        raise ValueError(f"a joint table of shape {p.shape} has no two variables: pass a non-empty 2-d array, rows X and columns Y")
+        raise ValueError(
+            f"a joint table of shape {p.shape} has no two variables: pass a non-empty 2-d array, rows X and columns Y"
+        )
     total = p.sum()
     if not np.isfinite(total) or (p < 0).any() or total == 0:
-        raise ValueError(f"a joint table must be finite, non-negative and not all zero: its entries lie in [{p.min()}, {p.max()}] and sum to {total}")
+        raise ValueError(
+            f"a joint table must be finite, non-negative and not all zero: its entries lie in [{p.min()}, {p.max()}] and sum to {total}"
+        )
     p = p / total
     x, y = np.nonzero(p)
     ratio = np.log(p[x, y]) - np.log(p.sum(1)[x]) - np.log(p.sum(0)[y])
@@ -53,7 +57,9 @@ def counts_of_counts(
     if values[-1] == 0 or not symbols.any():
         raise ValueError(f"all {n.size} counts are zero: nothing was observed, so there is no entropy to estimate")
     if n.dtype.kind != "f" and (total := values.astype(float) @ symbols) >= 2.0**63:
-        raise ValueError(f"counts sum to {total:.3g}, more than a 64-bit integer holds: they have overflowed or are not counts")
+        raise ValueError(
+            f"counts sum to {total:.3g}, more than a 64-bit integer holds: they have overflowed or are not counts"
+        )
     return values[values > 0], symbols[values > 0]
 
 
@@ -63,16 +69,27 @@ def _checked(counts, name):
     if n.size == 0:
         raise ValueError(f"no {name}: pass at least one")
     if n.dtype.kind not in "biuf":
-        raise ValueError(f"{name} of type {n.dtype} are not numbers of at most 64 bits: pass integers, or floats for probabilities")
+        raise ValueError(
+            f"{name} of type {n.dtype} are not numbers of at most 64 bits: pass integers, or floats for probabilities"
+        )
     bad = n < 0 if n.dtype.kind != "f" else ~((n >= 0) & np.isfinite(n))
     if bad.any():
-        raise ValueError(f"{name} must be finite and not negative, but entry {int(bad.argmax())} is {n.flat[bad.argmax()]} (a negative one is often an overflow)")
+        raise ValueError(
+            f"{name} must be finite and not negative, but entry {int(bad.argmax())} is {n.flat[bad.argmax()]} (a negative one is often an overflow)"
+        )
     return n.astype(np.uint8) if n.dtype.kind == "b" else n
 
 # %% ../nbs/01_information.ipynb #01-information-033
-def _plugin(n, symbols, total): return np.log(total) - symbols @ xlogy(n, n) / total
-def _miller_madow(n, symbols, total): return _plugin(n, symbols, total) + (symbols.sum() - 1) / (2 * total)
-def _grassberger(n, symbols, total): return np.log(total) - symbols @ (n * grassberger_g(n)) / total
+def _plugin(n, symbols, total):
+    return np.log(total) - symbols @ xlogy(n, n) / total
+
+
+def _miller_madow(n, symbols, total):
+    return _plugin(n, symbols, total) + (symbols.sum() - 1) / (2 * total)
+
+
+def _grassberger(n, symbols, total):
+    return np.log(total) - symbols @ (n * grassberger_g(n)) / total
 
 
 METHODS = {"plugin": _plugin, "miller-madow": _miller_madow, "grassberger": _grassberger}
@@ -89,6 +106,8 @@ def entropy(
         raise ValueError(f"unknown entropy method {method!r}: choose one of {', '.join(map(repr, METHODS))}")
     n, symbols = counts_of_counts(counts, multiplicity)
     if method != "plugin" and (n != np.floor(n)).any():
-        raise ValueError(f"method {method!r} needs whole numbers, got {n[n != np.floor(n)][0]}: pass counts, or use method='plugin' for probabilities")
+        raise ValueError(
+            f"method {method!r} needs whole numbers, got {n[n != np.floor(n)][0]}: pass counts, or use method='plugin' for probabilities"
+        )
     n = n.astype(float)
     return float(METHODS[method](n, symbols, symbols @ n))

@@ -29,22 +29,31 @@ from .stores import fingerprint, write_atomically
 def repository() -> Path:
     "The checkout with the notebooks: the working directory, one of its parents, or where l2m is installed from."
     for folder in (Path.cwd(), *Path.cwd().parents, Path(l2m.__file__).resolve().parents[1]):
-        if (folder / "nbs" / "experiments").is_dir() and (folder / "params").is_dir(): return folder
-    raise FileNotFoundError(f"no nbs/experiments and params above '{Path.cwd()}': experiments are notebooks of the repository; clone it and run l2m inside")
+        if (folder / "nbs" / "experiments").is_dir() and (folder / "params").is_dir():
+            return folder
+    raise FileNotFoundError(
+        f"no nbs/experiments and params above '{Path.cwd()}': clone the repository and run l2m inside it"
+    )
+
 
 def experiment_notebook(name: str) -> Path:
     "The notebook of an experiment."
     folder = repository() / "nbs" / "experiments"
     if not (folder / f"{name}.ipynb").exists():
-        raise ValueError(f"experiment '{name}' is unknown: choose one of {sorted(p.stem for p in folder.glob('*.ipynb'))}")
+        raise ValueError(
+            f"experiment '{name}' is unknown: choose one of {sorted(p.stem for p in folder.glob('*.ipynb'))}"
+        )
     return folder / f"{name}.ipynb"
+
 
 def profile_parameters(profile: str, experiment: str) -> dict[str, Any]:
     "What a profile says about an experiment."
     files = {p.stem: p for p in sorted((repository() / "params").glob("*.yml"))}
-    if profile not in files: raise ValueError(f"profile '{profile}' is unknown: choose one of {list(files)}")
+    if profile not in files:
+        raise ValueError(f"profile '{profile}' is unknown: choose one of {list(files)}")
     mapping = yaml.safe_load(files[profile].read_text()) or {}
-    if experiment not in mapping: raise ValueError(f"profile '{profile}' says nothing about '{experiment}': add it to {files[profile]}")
+    if experiment not in mapping:
+        raise ValueError(f"profile '{profile}' says nothing about '{experiment}': add it to {files[profile]}")
     return mapping[experiment] or {}
 
 # %% ../nbs/11_runs.ipynb #11-runs-008
@@ -52,46 +61,65 @@ def notebook_parameters(notebook: Path) -> dict[str, tuple[str, Any]]:  # name t
     "The annotated assignments of a notebook's parameters cell."
     cells = json.loads(notebook.read_text())["cells"]
     source = next(("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", [])), None)
-    if source is None: raise ValueError(f"'{notebook}' has no cell tagged 'parameters'")
-    return {node.target.id: (ast.unparse(node.annotation), ast.literal_eval(node.value))
-            for node in ast.parse(source).body if isinstance(node, ast.AnnAssign)}
+    if source is None:
+        raise ValueError(f"'{notebook}' has no cell tagged 'parameters'")
+    return {
+        node.target.id: (ast.unparse(node.annotation), ast.literal_eval(node.value))
+        for node in ast.parse(source).body
+        if isinstance(node, ast.AnnAssign)
+    }
+
 
 TYPES = {"int": int, "float": (int, float), "str": str, "bool": bool}
+
 
 def fits(
     value: Any,
     annotation: str,  # "int", "float", "str", "bool", or a list of them: "list[int]"
 ) -> bool:
     "Is the value of the annotated type?"
-    if annotation.startswith("list["): return isinstance(value, list) and all(fits(v, annotation[5:-1]) for v in value)
+    if annotation.startswith("list["):
+        return isinstance(value, list) and all(fits(v, annotation[5:-1]) for v in value)
     return isinstance(value, TYPES[annotation]) and (annotation == "bool" or not isinstance(value, bool))
+
 
 def checked_parameters(
     notebook: Path,
     given: dict[str, Any],
 ) -> dict[str, Any]:  # the notebook's parameters, all of them
-    "Defaults overridden by what is given; unknown names and wrong types are refused; None is welcome where it is the default."
+    "Defaults overridden by what is given; unknown names and wrong types are refused."
     known = notebook_parameters(notebook)
     if unknown := sorted(set(given) - set(known)):
-        raise ValueError(f"{notebook.stem} has no parameter {', '.join(map(repr, unknown))}: choose among {sorted(known)}")
+        raise ValueError(
+            f"{notebook.stem} has no parameter {', '.join(map(repr, unknown))}: choose among {sorted(known)}"
+        )
     for name, value in given.items():
         annotation, default = known[name]
         if not fits(value, annotation) and not (value is None is default):
-            raise ValueError(f"parameter '{name}' of {notebook.stem} is {value!r}, expected {annotation}, by default {default!r}")
+            raise ValueError(
+                f"parameter '{name}' of {notebook.stem} is {value!r}, expected {annotation}, by default {default!r}"
+            )
     return {name: default for name, (_, default) in known.items()} | given
 
 # %% ../nbs/11_runs.ipynb #11-runs-011
 PACKAGES = ("l2m", "torch", "transformers", "polars", "numpy")
 
+
 def provenance(**facts) -> dict[str, Any]:
     "Facts about a result together with versions, commit, machine and time."
     git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(l2m.__file__).parent)
-    return dict(facts, versions={p: version(p) for p in PACKAGES} | {"python": platform.python_version()}, commit=git.stdout.strip() or None,
-                machine=f"{platform.machine()}, {os.cpu_count()} cores", created=datetime.now(UTC).isoformat(timespec="seconds"))
+    return dict(
+        facts,
+        versions={p: version(p) for p in PACKAGES} | {"python": platform.python_version()},
+        commit=git.stdout.strip() or None,
+        machine=f"{platform.machine()}, {os.cpu_count()} cores",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
 
 def save_table(
     table: pl.DataFrame,
-    path: str | Path,         # ends in .parquet; the provenance goes beside it as .json
+    path: str | Path,  # ends in .parquet; the provenance goes beside it as .json
     history: dict[str, Any],  # from `provenance`
 ):
     "Write a table and its provenance."
@@ -106,52 +134,79 @@ def output_folder(experiment: str, profile: str, parameters: dict[str, Any]) -> 
     work = {k: v for k, v in parameters.items() if k not in ("output", "rank", "world_size")}
     return Path("runs") / experiment / f"{profile}-{fingerprint(json.dumps(work, sort_keys=True))[:8]}"
 
+
 def run_experiment(
     experiment: str,
     profile: str,
-    given: dict[str, Any],           # parameters that override the profile's
-    output: str | None = None,       # folder of the results; None: one named after the parameters
-) -> Path:                           # the executed notebook
+    given: dict[str, Any],  # parameters that override the profile's
+    output: str | None = None,  # folder of the results; None: one named after the parameters
+) -> Path:  # the executed notebook
     "Execute an experiment's notebook with checked parameters; the notebook's own output is passed through."
     notebook = experiment_notebook(experiment)
     parameters = checked_parameters(notebook, profile_parameters(profile, experiment) | given)
-    try: import papermill
-    except ImportError: raise ModuleNotFoundError("experiments need papermill: pip install 'l2m[book]'") from None
+    try:
+        import papermill
+    except ImportError:
+        raise ModuleNotFoundError("experiments need papermill: pip install 'l2m[book]'") from None
     folder = Path(output or parameters["output"] or output_folder(experiment, profile, parameters))
     folder.mkdir(parents=True, exist_ok=True)
     executed = folder / (f"{experiment}-{rank}.ipynb" if (rank := parameters.get("rank")) else f"{experiment}.ipynb")
     os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # progress bars are plain text here
-    papermill.execute_notebook(notebook, executed, parameters | {"output": str(folder)}, progress_bar=False,
-                               stdout_file=sys.stdout, stderr_file=sys.stderr, extra_arguments=["--IPKernelApp.log_level=ERROR"])
+    papermill.execute_notebook(
+        notebook,
+        executed,
+        parameters | {"output": str(folder)},
+        progress_bar=False,
+        stdout_file=sys.stdout,
+        stderr_file=sys.stderr,
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
+    )
     return executed
 
 # %% ../nbs/11_runs.ipynb #11-runs-015
 app = typer.Typer(help="Measure how mutual information scales in text.", no_args_is_help=True, add_completion=False)
 
+
 @app.callback()
-def _commands(): "Measure how mutual information scales in text, and test models against it."
+def _commands():
+    "Measure how mutual information scales in text, and test models against it."
+
 
 @app.command()
 def run(
     experiment: Annotated[str, typer.Argument(help="name of a notebook in nbs/experiments")],
     profile: Annotated[str, typer.Option(help="a file in params/: ci, demo, published…")] = "demo",
-    parameter: Annotated[list[str], typer.Option("--parameter", "-p", help="key=value, value in YAML; may be given many times")] = [],
-    output: Annotated[str | None, typer.Option(help="folder of the results; by default runs/<experiment>/<profile>-<hash of the parameters>")] = None,
+    parameter: Annotated[
+        list[str], typer.Option("--parameter", "-p", help="key=value, value in YAML; may be given many times")
+    ] = [],
+    output: Annotated[
+        str | None, typer.Option(help="folder of the results; by default named after the parameters")
+    ] = None,
 ):
     "Execute an experiment; the same command continues an interrupted one."
-    try: executed = run_experiment(experiment, profile, dict(map(_parsed, parameter)), output)
-    except (ValueError, OSError, ModuleNotFoundError) as error: _stop(str(error))
+    try:
+        executed = run_experiment(experiment, profile, dict(map(_parsed, parameter)), output)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        _stop(str(error))
     except Exception as error:
-        if type(error).__name__ != "PapermillExecutionError": raise
-        _stop(f"{error.ename}: {error.evalue}" if error.ename not in ("ValueError", "FileNotFoundError") else error.evalue)
+        if type(error).__name__ != "PapermillExecutionError":
+            raise
+        _stop(
+            f"{error.ename}: {error.evalue}" if error.ename not in ("ValueError", "FileNotFoundError") else error.evalue
+        )
     print(f"executed notebook: {executed}")
+
 
 def _parsed(text: str) -> tuple[str, Any]:
     "A key and a value from `key=value`."
     key, equals, value = text.partition("=")
-    if not equals: raise ValueError(f"parameter '{text}' has no value: write key=value")
-    try: return key, yaml.safe_load(value)
-    except yaml.YAMLError: raise ValueError(f"parameter '{text}' is not valid YAML: quote it, or write lists as [4, 16]") from None
+    if not equals:
+        raise ValueError(f"parameter '{text}' has no value: write key=value")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ValueError(f"parameter '{text}' is not valid YAML: quote it, or write lists as [4, 16]") from None
+
 
 def _stop(message: str):
     "End with one clear error."

@@ -56,7 +56,9 @@ def fit_on_plain_axes(
         return dot / norm, dot / np.sqrt(norm)
 
     def best(exponents):  # [draws]
-        return np.take_along_axis(np.broadcast_to(exponents, (len(y), exponents.shape[1])), fit(exponents)[1].argmax(1)[:, None], 1)
+        return np.take_along_axis(
+            np.broadcast_to(exponents, (len(y), exponents.shape[1])), fit(exponents)[1].argmax(1)[:, None], 1
+        )
 
     step = 0.02
     exponent = best(np.arange(EXPONENTS[0], EXPONENTS[1] + step, step)[None])
@@ -70,6 +72,7 @@ def fit_on_plain_axes(
 @dataclass(frozen=True)
 class Law:
     "A law of growth, linear in its coefficients once its exponent is given."
+
     name: str  # as it appears in tables
     basis: Callable  # (lengths, exponent) -> list of columns; the first one grows
     exponents: tuple[float, float] | None  # range searched; None: the law has no exponent
@@ -91,7 +94,9 @@ LAWS = (
 def error_covariance(
     replicates,  # [draws, lengths] bootstrap draws of the estimates, nats
     groups: int,  # independent document groups
-) -> tuple[np.ndarray, float, float]:  # (covariance [lengths, lengths] nats², factor on its inverse, shrinkage in [0, 1])
+) -> tuple[
+    np.ndarray, float, float
+]:  # (covariance [lengths, lengths] nats², factor on its inverse, shrinkage in [0, 1])
     "Covariance of the estimates, fit to be inverted: Hartlap's factor, or shrunk correlations when groups are few."
     p = replicates.shape[1]
     covariance = np.atleast_2d(np.cov(replicates, rowvar=False)) * groups / (groups - 1)
@@ -101,7 +106,9 @@ def error_covariance(
     scale = np.sqrt(np.diag(covariance))
     r = (covariance / np.outer(scale, scale))[~np.eye(p, dtype=bool)]
     noise_share = ((1 - r**2) ** 2).sum() / (groups - 1) / max((r**2).sum(), 1e-12)  # sampling variance of r over r²
-    shrinkage = float(np.clip(noise_share, 1 / (groups - 1), 1))  # never less than one part in G-1: near r = 1 the estimate is blind
+    shrinkage = float(
+        np.clip(noise_share, 1 / (groups - 1), 1)
+    )  # never less than one part in G-1: near r = 1 the estimate is blind
     return covariance * np.where(np.eye(p, dtype=bool), 1, 1 - shrinkage), 1.0, shrinkage
 
 
@@ -115,7 +122,9 @@ def fit_law(
     y = whitener @ mi
 
     def solve(exponents):  # [candidates] -> chi2 [candidates], coefficients [candidates, k]
-        columns = [np.broadcast_to(column, (len(exponents), len(lengths))) for column in law.basis(lengths, exponents[:, None])]
+        columns = [
+            np.broadcast_to(column, (len(exponents), len(lengths))) for column in law.basis(lengths, exponents[:, None])
+        ]
         white = whitener @ np.stack(columns, axis=-1)
         size = np.linalg.norm(white, axis=1)
         q, r = np.linalg.qr(white / size[:, None])
@@ -159,16 +168,29 @@ def rank_laws(
         f, second = (chi2, groups - 1) if shrinkage else (chi2 / factor * (groups - dof) / (groups - 1), groups - dof)
         p_value = float(stats.f.sf(f / dof, dof, second)) if dof > 0 else None
         text = law.text.format(*coefficients, b=exponent or 0.0).replace(" +", " + ").replace(" -", " − ")
-        rows.append({"law": law.name, "k": k, "parameters": text, "chi2": chi2, "dof": dof, "p_value": p_value, "aicc": aicc})
+        rows.append(
+            {"law": law.name, "k": k, "parameters": text, "chi2": chi2, "dof": dof, "p_value": p_value, "aicc": aicc}
+        )
     table = pl.DataFrame(rows, infer_schema_length=None, schema_overrides={"p_value": pl.Float64, "aicc": pl.Float64})
-    table = table.sort("aicc", nulls_last=True, maintain_order=True).with_columns(delta=pl.col("aicc") - pl.col("aicc").min())
+    table = table.sort("aicc", nulls_last=True, maintain_order=True).with_columns(
+        delta=pl.col("aicc") - pl.col("aicc").min()
+    )
     weight = (-pl.col("delta") / 2).exp()
     behind = pl.min_horizontal("delta", pl.col("chi2") - pl.col("chi2").first())
     verdict = (
-        pl.when(pl.lit(groups < FEWEST_GROUPS)).then(pl.lit("too few documents")).when(pl.col("delta").is_null()).then(pl.lit("too few lengths"))
-        .when(pl.col("delta") == 0).then(pl.lit("best"))
-        .when(behind >= RULED_OUT).then(pl.lit("ruled out")).when(behind >= TOLD_APART).then(pl.lit("less likely"))
-        .when(pl.col("k") > pl.col("k").first()).then(pl.lit("not needed")).otherwise(pl.lit("not told apart"))
+        pl.when(pl.lit(groups < FEWEST_GROUPS))
+        .then(pl.lit("too few documents"))
+        .when(pl.col("delta").is_null())
+        .then(pl.lit("too few lengths"))
+        .when(pl.col("delta") == 0)
+        .then(pl.lit("best"))
+        .when(behind >= RULED_OUT)
+        .then(pl.lit("ruled out"))
+        .when(behind >= TOLD_APART)
+        .then(pl.lit("less likely"))
+        .when(pl.col("k") > pl.col("k").first())
+        .then(pl.lit("not needed"))
+        .otherwise(pl.lit("not told apart"))
     )
     return table.with_columns(weight=weight / weight.sum(), verdict=verdict).drop("k")
 
@@ -183,13 +205,19 @@ def judge(
     if len(compared) < 2:
         return "Too few lengths to tell laws apart: measure at least 5."
     name = lambda row: f"the {row['law']}" if row["law"] != "saturation" else "saturation"
-    named = lambda verdict, between: between.join(f"{name(row)} (Δ = {row['delta']:.1f})" for row in compared if row["verdict"] == verdict)
+    named = lambda verdict, between: between.join(
+        f"{name(row)} (Δ = {row['delta']:.1f})" for row in compared if row["verdict"] == verdict
+    )
     best = compared[0]
     if alike := named("not told apart", " or "):
         said = f"The data cannot tell {name(best)} from {alike}."
     else:
         said = f"{name(best)[0].upper()}{name(best)[1:]} describes the points best."
-    for verdict, text in (("not needed", "Neither needed nor excluded"), ("less likely", "Less likely"), ("ruled out", "Ruled out")):
+    for verdict, text in (
+        ("not needed", "Neither needed nor excluded"),
+        ("less likely", "Less likely"),
+        ("ruled out", "Ruled out"),
+    ):
         if rivals := named(verdict, ", "):
             said += f" {text}: {rivals}."
     missing = [row["law"] for row in ranking.to_dicts() if row["delta"] is None]
@@ -202,6 +230,7 @@ def judge(
 @dataclass(frozen=True, eq=False, repr=False)
 class PowerLaw:
     "A fitted law A·L^beta with its uncertainty and its rivals."
+
     exponent: float  # beta
     interval: tuple[float, float]  # of the exponent
     amplitude: float  # A, nats at L = 1
@@ -237,7 +266,8 @@ class PowerLaw:
         return tuple(np.quantile(laws, _tails(self.level), axis=0))
 
     @cached_property
-    def _ranking(self): return rank_laws(self.lengths, self.mi, self.replicates, self.groups)
+    def _ranking(self):
+        return rank_laws(self.lengths, self.mi, self.replicates, self.groups)
 
     def table(self) -> pl.DataFrame:
         "The power law and its rivals, best first: law, parameters, chi2, dof, p_value, aicc, delta, weight, verdict."
@@ -248,36 +278,51 @@ class PowerLaw:
         "One or two sentences: which law, and whether the data can tell."
         return judge(self._ranking)
 
-    def __str__(self): return f"{self.amplitude:.2f}·L^{self.exponent:.2f} [{self.interval[0]:.2f}, {self.interval[1]:.2f}]"
+    def __str__(self):
+        return f"{self.amplitude:.2f}·L^{self.exponent:.2f} [{self.interval[0]:.2f}, {self.interval[1]:.2f}]"
 
-    def __repr__(self): return f"PowerLaw({self}, level={self.level}, space={self.space!r}, L={self.lengths[0]}…{self.lengths[-1]}, groups={self.groups})"
+    def __repr__(self):
+        return f"PowerLaw({self}, level={self.level}, space={self.space!r}, L={self.lengths[0]}…{self.lengths[-1]}, groups={self.groups})"
 
 
-def _tails(level): return (1 - level) / 2, (1 + level) / 2
+def _tails(level):
+    return (1 - level) / 2, (1 + level) / 2
 
 # %% ../nbs/06_scaling.ipynb #06-scaling-043
 def _points(table, min_length, level):
     "Lengths, estimates, standard errors, groups and draws [draws, lengths] of a checked estimate table."
-    if missing := [c for c in ("length", "mi", "stderr", "groups", "replicates") if c not in getattr(table, "columns", [])]:
-        raise ValueError(f"an estimate table needs the column {missing[0]!r}; this one has {list(getattr(table, 'columns', []))}")
+    if missing := [
+        c for c in ("length", "mi", "stderr", "groups", "replicates") if c not in getattr(table, "columns", [])
+    ]:
+        raise ValueError(
+            f"an estimate table needs the column {missing[0]!r}; this one has {list(getattr(table, 'columns', []))}"
+        )
     if not 0 < level < 1:
         raise ValueError(f"level {level} is no confidence level: choose one between 0 and 1, such as 0.95")
     for column in ("method", "ratio", "pairing"):
         if column in table.columns and table[column].n_unique() > 1:
-            raise ValueError(f"the table mixes {column} {sorted(table[column].unique())}: fit one, with table.filter(pl.col({column!r}) == …)")
+            raise ValueError(
+                f"the table mixes {column} {sorted(table[column].unique())}: fit one, with table.filter(pl.col({column!r}) == …)"
+            )
     kept = table.sort("length").filter(pl.col("length") >= (min_length or 0))
     if len(kept) < 2:
-        raise ValueError(f"{len(kept)} of the lengths {sorted(table['length'])} are left with min_length={min_length}: a power law needs at least 2")
+        raise ValueError(
+            f"{len(kept)} of the lengths {sorted(table['length'])} are left with min_length={min_length}: a power law needs at least 2"
+        )
     lengths, mi, stderr = (kept[c].to_numpy().astype(float) for c in ("length", "mi", "stderr"))
     if lengths[0] < 1 or (np.diff(lengths) == 0).any():
         raise ValueError(f"lengths must be positive and occur once each, got {kept['length'].to_list()}")
     rows = [np.asarray(row if row is not None else [], dtype=float) for row in kept["replicates"]]
     if len({len(row) for row in rows}) > 1 or len(rows[0]) < 2 / (1 - level):
-        raise ValueError(f"every length needs the same number of bootstrap draws, at least {2 / (1 - level):.0f} for level {level}: got {[len(row) for row in rows]}")
+        raise ValueError(
+            f"every length needs the same number of bootstrap draws, at least {2 / (1 - level):.0f} for level {level}: got {[len(row) for row in rows]}"
+        )
     draws = np.stack(rows, axis=1)
     bad = ~(np.isfinite(mi) & np.isfinite(stderr) & (stderr > 0) & np.isfinite(draws).all(0) & (draws.std(0) > 0))
     if bad.any():
-        raise ValueError(f"length {lengths[bad][0]:.0f} has mi {mi[bad][0]}, stderr {stderr[bad][0]}: need finite numbers, a positive stderr and draws that differ")
+        raise ValueError(
+            f"length {lengths[bad][0]:.0f} has mi {mi[bad][0]}, stderr {stderr[bad][0]}: need finite numbers, a positive stderr and draws that differ"
+        )
     if (groups := int(kept["groups"].min())) < 2:
         raise ValueError(f"{groups} independent document groups give no interval: measure pairs from at least 2")
     return lengths, mi, stderr, groups, draws
@@ -297,7 +342,9 @@ def fit_power_law(
         (amplitude,), (exponent,) = fit_on_plain_axes(lengths, mi[None], stderr)
         draws = np.stack(fit_on_plain_axes(lengths, mi + stretch * (replicates - mi), stderr), axis=1)
         lost = ((draws[:, 0] <= 0) | (np.abs(draws[:, 1]) >= EXPONENTS[1])).sum()
-        notes += [f"{lost} of {len(draws)} refitted draws end at amplitude 0 or exponent ±{EXPONENTS[1]:.0f}: hardly a law"] * bool(lost)
+        notes += [
+            f"{lost} of {len(draws)} refitted draws end at amplitude 0 or exponent ±{EXPONENTS[1]:.0f}: hardly a law"
+        ] * bool(lost)
     else:
         weights, log_mi = (mi / stderr) ** 2, np.log(mi)
         log_amplitude, exponent = weighted_line(np.log(lengths), log_mi, weights)
@@ -307,8 +354,19 @@ def fit_power_law(
         draws = np.stack([np.exp(log_amplitudes), exponents], axis=1)
     amplitude_interval, interval = np.quantile(draws, _tails(level), axis=0).T.tolist()
     return PowerLaw(
-        float(exponent), tuple(interval), float(amplitude), tuple(amplitude_interval), level, "linear" if notes else "log",
-        tuple(lengths.astype(int).tolist()), groups, tuple(notes), mi, stderr, replicates, draws,
+        float(exponent),
+        tuple(interval),
+        float(amplitude),
+        tuple(amplitude_interval),
+        level,
+        "linear" if notes else "log",
+        tuple(lengths.astype(int).tolist()),
+        groups,
+        tuple(notes),
+        mi,
+        stderr,
+        replicates,
+        draws,
     )
 
 
@@ -320,5 +378,7 @@ def _notes(lengths, mi, replicates):
     if (mi <= 0).any():
         notes.append(f"estimates that are not positive: L = {at(mi <= 0)}")
     if draws:
-        notes.append(f"{draws} of {len(replicates)} draws have a value that is not positive, at L = {at((replicates <= 0).any(0))}")
+        notes.append(
+            f"{draws} of {len(replicates)} draws have a value that is not positive, at L = {at((replicates <= 0).any(0))}"
+        )
     return notes + ["fitted on plain axes, where these points count as they are"] * bool(notes)

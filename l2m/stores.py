@@ -38,24 +38,30 @@ def fingerprint(*parts: bytes | str) -> str:  # 16 hexadecimal digits
 class Store:
     "A resumable folder of Parquet shards, all computed with the same parameters."
 
-    def __init__(self,
-        folder: str | Path,          # created when it does not exist
+    def __init__(
+        self,
+        folder: str | Path,  # created when it does not exist
         parameters: dict[str, Any],  # everything the numbers depend on, as JSON values
     ):
         self.folder = Path(folder)
         self.parameters = json.loads(json.dumps(parameters))
         self.folder.mkdir(parents=True, exist_ok=True)
         manifest = self.folder / "manifest.json"
-        if manifest.exists(): self._check(_read_manifest(manifest))
+        if manifest.exists():
+            self._check(_read_manifest(manifest))
         elif any(self.folder.glob("*.parquet")):
-            raise ValueError(f"'{self.folder}' holds Parquet files but no manifest.json: it is not a store; choose another folder")
-        else: write_atomically(manifest, json.dumps(self.parameters, indent=1, sort_keys=True).encode())
+            raise ValueError(
+                f"'{self.folder}' has Parquet files but no manifest.json, so it is no store: choose another folder"
+            )
+        else:
+            write_atomically(manifest, json.dumps(self.parameters, indent=1, sort_keys=True).encode())
 
     @classmethod
     def open(cls, folder: str | Path) -> "Store":  # FileNotFoundError when there is none
         "The store in `folder`, whatever its parameters."
         manifest = Path(folder) / "manifest.json"
-        if not manifest.exists(): raise FileNotFoundError(f"no store in '{folder}': it has no manifest.json")
+        if not manifest.exists():
+            raise FileNotFoundError(f"no store in '{folder}': it has no manifest.json")
         return cls(folder, _read_manifest(manifest))
 
     def _check(self, found: dict):
@@ -63,11 +69,15 @@ class Store:
         keys = sorted(k for k in {*found, *self.parameters} if found.get(k) != self.parameters.get(k))
         if keys:
             changes = ", ".join(f"{k}: {found.get(k)!r} there, {self.parameters.get(k)!r} now" for k in keys)
-            raise ValueError(f"store '{self.folder}' was made with other parameters ({changes}): choose another folder or delete it")
+            raise ValueError(
+                f"store '{self.folder}' was made with other parameters ({changes}): choose another folder or delete it"
+            )
 
-    def _path(self, key: str) -> Path: return self.folder / f"{key}.parquet"
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.parquet"
 
-    def __contains__(self, key: str) -> bool: return self._path(key).exists()
+    def __contains__(self, key: str) -> bool:
+        return self._path(key).exists()
 
     def write(self, key: str, table: pl.DataFrame):
         "Add the shard `key`, whole or not at all."
@@ -77,15 +87,21 @@ class Store:
 
     def read(self, key: str) -> pl.DataFrame:
         "The shard `key`."
-        try: return pl.read_parquet(self._path(key))
+        try:
+            return pl.read_parquet(self._path(key))
         except (pl.exceptions.ComputeError, OSError) as error:
-            raise ValueError(f"shard '{self._path(key)}' cannot be read ({error}): delete it and start again; only its batch is recomputed") from error
+            raise ValueError(
+                f"shard '{self._path(key)}' cannot be read ({error}): delete it and start again; only its batch is recomputed"
+            ) from error
+
 
 class Unfinished(RuntimeError):
     "A store still lacks shards that other processes are computing."
 
+
 def _read_manifest(path: Path) -> dict:
     "The parameters a store was made with."
-    try: return json.loads(path.read_text())
+    try:
+        return json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"'{path}' is not valid JSON ({error}): delete the folder or restore the file") from error

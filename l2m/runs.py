@@ -8,6 +8,7 @@ __all__ = ['TYPES', 'PACKAGES', 'app', 'repository', 'experiment_notebook', 'pro
 
 # %% ../nbs/11_runs.ipynb #11-runs-002
 import ast
+import io
 import json
 import os
 import platform
@@ -125,7 +126,9 @@ def save_table(
     "Write a table and its provenance."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    table.write_parquet(path)
+    buffer = io.BytesIO()
+    table.write_parquet(buffer)
+    write_atomically(path, buffer.getvalue())
     write_atomically(path.with_suffix(".json"), (json.dumps(history, indent=1, sort_keys=True) + "\n").encode())
 
 # %% ../nbs/11_runs.ipynb #11-runs-014

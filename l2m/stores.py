@@ -12,13 +12,14 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import polars as pl
 
 # %% ../nbs/00_stores.ipynb #00-stores-005
 def write_atomically(path: Path, data: bytes):  # the file's final place and its whole content
     "Write `data` to `path` so that no reader, and no kill, ever leaves half a file there."
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{uuid4().hex}.part")  # many machines may share the folder
     with open(part, "wb") as file:
         file.write(data)
         file.flush()

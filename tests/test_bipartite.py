@@ -87,8 +87,7 @@ def test_bootstrap_draws_have_the_standard_error_and_move_together():
     draws = np.stack(rows["replicates"].to_numpy())
     assert np.allclose(draws.std(1), rows["stderr"], rtol=0.06)
     assert np.corrcoef(draws)[0, 1] > 0.3
-    terms = [bipartite_terms(scores, L // 2, L)["direct"] for L in (16, 32)]
-    sums = np.array([np.bincount(scores.group[scores.partners[:, 0]], t) for t in terms])
+    sums = np.array([np.bincount(scores.group[w], t["direct"]) for w, t in (bipartite_terms(scores, L // 2, L) for L in (16, 32))])
     assert np.corrcoef(draws)[0, 1] == pytest.approx(np.corrcoef(sums)[0, 1], abs=0.06)
 
 
@@ -98,6 +97,24 @@ def test_windows_of_one_document_count_as_one():
     twice = windows_of(once.tokens.repeat(2, 1), once.documents * 2)
     a, b = (bipartite_mi(measure_bipartite(PolyaUrn(), w, lengths=[16], batch_size=400)) for w in (once, twice))
     assert np.allclose(a["mi"], b["mi"]) and np.allclose(a["stderr"], b["stderr"]) and (b["n"] == 400).all()
+
+
+def test_every_window_counts_once_when_documents_differ_in_length():
+    "Long documents with one process, short ones with another: the estimate is the mean over windows, whoever the partners are."
+    class Two(PolyaUrn):  # every token of a window that begins with 1 costs more alone than it does in its place
+        def logprobs(self, contexts, continuations=()):
+            joint = torch.zeros(contexts.shape, dtype=torch.float64)
+            return joint, [-(c.tokens[:, :1] * 4.0 + 1).expand(c.tokens.shape).double() for c in continuations]
+    documents = [f"long{i}" for i in range(4) for _ in range(5)] + [f"short{i}" for i in range(4)]
+    tokens = torch.tensor([[1] * 4 if d.startswith("long") else [0] * 4 for d in documents])
+    table = bipartite_mi(measure_bipartite(Two(), windows_of(tokens, documents), lengths=[4]))
+    assert table["mi"].to_list() == pytest.approx([2 * (20 * 5 + 4 * 1) / 24] * 2) and (table["n"] == 24).all()
+
+
+def test_numpy_lengths_in_any_order_are_the_same_work(tmp_path):
+    a = measure_bipartite(PolyaUrn(), urn_windows(8, 16, 0), lengths=np.array([16, 4]), store=tmp_path)
+    b = measure_bipartite(PolyaUrn(), urn_windows(8, 16, 0), lengths=[4, 16], store=tmp_path)
+    assert bipartite_mi(a).equals(bipartite_mi(b))
 
 
 # Against an independent computation with a language model
@@ -179,7 +196,8 @@ def test_code_length_counts_every_token_once(llama):
     assert curve["nll"][-1] == pytest.approx(-last.mean())
     assert curve["nll_per_char"][-1] == pytest.approx(-last.sum() / scores.chars[:, 16:24].sum())
     assert curve["q50"][-1] == pytest.approx(np.median(-last))
-    assert curve["context_chars"][-1] == pytest.approx(scores.chars[:, :16].sum(1).mean())
+    before = np.array([[row[:t].sum() for t in range(16, 24)] for row in scores.chars])
+    assert curve["context_chars"][-1] == pytest.approx(before.mean())
 
 
 class Letters:
@@ -212,6 +230,10 @@ def test_groups_share_no_document(documents, shuffles):
     (dict(lengths=[64]), "length 64 is longer than the windows"),
     (dict(lengths=[]), "give at least one"),
     (dict(lengths=[1]), "shorter than the ratio 2"),
+    (dict(lengths=[8.0]), "whole numbers"),
+    (dict(lengths=[True, 8]), "whole numbers"),
+    (dict(lengths=[8], shuffles=1.0), "shuffles=1.0"),
+    (dict(lengths=[8], world_size=2), "2 processes need a store"),
     (dict(lengths=[8], ratios=[1]), "ratios >= 2"),
     (dict(lengths=[8], shuffles=0), "shuffles=0"),
     (dict(lengths=[8], shuffles=5), "at least 12 documents"),
@@ -223,9 +245,10 @@ def test_bad_input_is_one_clear_error(arguments, message):
 
 
 def test_a_window_longer_than_the_context_is_refused_before_scoring(llama):
-    windows = windows_of(torch.zeros(4, 64, dtype=torch.long))
-    with pytest.raises(ValueError, match=r"length 64 \(with BOS 65\) exceeds the 64-token context of 'llama': choose lengths <= 63"):
-        measure_bipartite(llama, windows, lengths=[64])
+    windows = windows_of(torch.zeros(4, 66, dtype=torch.long))
+    with pytest.raises(ValueError, match="length 66 exceeds the 64-token context of 'llama': choose lengths <= 64"):
+        measure_bipartite(llama, windows, lengths=[66])
+    assert measure_bipartite(llama, windows, lengths=[64]).joint.shape == (4, 64)
 
 
 def test_nan_names_the_windows():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
-    BambaConfig, BambaForCausalLM, BertConfig, BertLMHeadModel, FalconH1Config, FalconH1ForCausalLM, Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel,
+    BambaConfig, BambaForCausalLM, MambaConfig, MambaForCausalLM, OPTConfig, OPTForCausalLM, Phi3Config, Phi3ForCausalLM, BertConfig, BertLMHeadModel, FalconH1Config, FalconH1ForCausalLM, Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel,
     LlamaConfig, LlamaForCausalLM, Mamba2Config, Mamba2ForCausalLM, PreTrainedTokenizerFast,
 )
 
@@ -26,6 +26,9 @@ def gemma2():  # sliding windows shorter than the text, capped logits
     return Gemma2ForCausalLM(Gemma2Config(**SIZES, **ATTENTION, head_dim=8, sliding_window=8, final_logit_softcapping=1.0))
 def mamba2(): return Mamba2ForCausalLM(Mamba2Config(**SIZES, num_heads=8, head_dim=8, state_size=8, n_groups=1, chunk_size=16))
 def falcon_h1(): return FalconH1ForCausalLM(FalconH1Config(**SIZES, **ATTENTION, head_dim=8, mamba_d_ssm=64, **MAMBA))
+def opt():  # its head sits on a decoder inside the base model
+    return OPTForCausalLM(OPTConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, ffn_dim=64, num_attention_heads=4, word_embed_proj_dim=32))
+def mamba(): return MambaForCausalLM(MambaConfig(**SIZES))
 def bamba(): return BambaForCausalLM(BambaConfig(**SIZES, **ATTENTION, attn_layer_indices=[1], **MAMBA))
 
 
@@ -58,7 +61,7 @@ def loop(model, bos, tokens):
 def text(seed, *shape): return torch.randint(VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("build", [gpt2, llama, gemma2, mamba2, falcon_h1, bamba])
+@pytest.mark.parametrize("build", [gpt2, llama, gemma2, mamba2, falcon_h1, opt, bamba, mamba])
 def test_every_token_equals_the_plain_loop(build):
     scorer, contexts = scorer_of(build), text(1, 3, 30)
     continuations = [Continuation(s, text(2 + i, 3, m)) for i, (s, m) in enumerate([(0, 12), (7, 1), (7, 9), (20, 20), (30, 5)])]
@@ -71,7 +74,7 @@ def test_every_token_equals_the_plain_loop(build):
         torch.testing.assert_close(branch, whole[:, c.split :], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("build, reuses", [(gpt2, True), (llama, True), (gemma2, True), (mamba2, True), (falcon_h1, True), (bamba, False)])
+@pytest.mark.parametrize("build, reuses", [(gpt2, True), (llama, True), (gemma2, True), (mamba2, True), (falcon_h1, True), (opt, True), (bamba, False), (mamba, False)])
 def test_the_probe_knows_who_can_go_on_from_a_state(build, reuses):
     assert scorer_of(build).reuses_state is reuses
 
@@ -81,7 +84,7 @@ def test_a_shared_prefix_is_read_once():
     scorer, read = scorer_of(llama), []
     scorer.model.model.layers[0].register_forward_hook(lambda module, args, output: read.append(args[0].shape[1]))
     scorer.logprobs(text(1, 2, 30), [Continuation(s, text(2, 2, 10)) for s in (0, 10, 20)])
-    assert sum(read) == 1 + 30 + 3 * 9
+    assert sum(read) == 1 + 29 + 3 * 9  # nobody asks what follows a last token
 
 
 @pytest.mark.parametrize("build", [gpt2, llama, mamba2, falcon_h1])
@@ -118,6 +121,24 @@ def test_without_bos_the_first_token_costs_a_uniform_guess():
     torch.testing.assert_close(read[:1, 1:], with_first_as_bos, rtol=0, atol=1e-5)
 
 
+def test_the_longest_text_that_fits_is_scored():
+    scorer, contexts = scorer_of(gpt2), text(1, 1, 1024)
+    read, _ = scorer.logprobs(contexts)
+    with torch.inference_mode():
+        logits = scorer.model(torch.cat([torch.ones(1, 1, dtype=torch.long), contexts[:, :-1]], 1)).logits
+    truth = logits.log_softmax(-1).gather(-1, contexts[..., None])[..., 0]
+    torch.testing.assert_close(read, truth, rtol=0, atol=1e-4)
+
+
+def test_stretched_positions_end_the_context_where_they_begin():
+    "LongRoPE changes the meaning of every position once a text is longer than the original context: no state survives that."
+    rope = dict(rope_type="longrope", rope_theta=1e4, short_factor=[1.0] * 4, long_factor=[9.0] * 4, original_max_position_embeddings=32)
+    config = Phi3Config(**SIZES, **ATTENTION, max_position_embeddings=128, original_max_position_embeddings=32, rope_parameters=rope, bos_token_id=1, eos_token_id=2)
+    scorer = LanguageModel(Phi3ForCausalLM(config), None, "phi3", 1)
+    assert scorer.context_limit == 32
+    with pytest.raises(ValueError, match="33 tokens exceed the 32-token context"): scorer.logprobs(text(1, 1, 33))
+
+
 def test_nan_is_an_error():
     scorer = scorer_of(llama)
     with torch.no_grad(): scorer.model.lm_head.weight[3] = float("nan")
@@ -126,9 +147,12 @@ def test_nan_is_an_error():
 
 
 @pytest.mark.parametrize("contexts, continuations, message", [
-    (text(1, 1, 1200), [], "1201 tokens .* exceed the 1024-token context of 'gpt2'"),
+    (text(1, 1, 1200), [], "1200 tokens exceed the 1024-token context of 'gpt2'"),
     (text(1, 1, 9), [Continuation(10, text(2, 1, 3))], "split 10 lies outside the context of 9 tokens"),
     (torch.full((1, 3), VOCABULARY), [], "token id 97 is not in the vocabulary"),
+    (torch.full((1, 3), -1), [], "token id -1 is not in the vocabulary"),
+    (text(1, 1, 9), [Continuation(3, text(2, 2, 3))], "need the same batch"),
+    (text(1, 1, 0), [], "at least one token"),
 ])
 def test_what_cannot_be_read_is_refused(contexts, continuations, message):
     with pytest.raises(ValueError, match=message):
@@ -167,6 +191,19 @@ def test_the_cheapest_bos_is_chosen(folder):
     assert list(costs.values()) == sorted(costs.values()) and "none" in costs
     assert scorer.bos == bos_candidates(scorer.tokenizer)[next(iter(costs))]
     assert load_scorer(str(folder), bos="eos").bos == 2 and load_scorer(str(folder), bos="none").bos is None and load_scorer(str(folder), bos=5).bos == 5
+    with pytest.raises(ValueError, match="bos 99 is not a token id"): load_scorer(str(folder), bos=99)
+
+
+def test_names_of_one_token_are_all_welcome(tmp_path):
+    llama().save_pretrained(tmp_path)
+    tokenizer(bos_token="<s>", eos_token="<s>", pad_token="<s>").save_pretrained(tmp_path)
+    assert {load_scorer(str(tmp_path), bos=name).bos for name in ("bos", "eos", "pad")} == {1}
+
+
+def test_a_weight_changed_anywhere_changes_the_fingerprint():
+    scorer = scorer_of(llama)
+    with torch.no_grad(): scorer.model.model.layers[0].mlp.down_proj.weight[1:] *= 2
+    assert LanguageModel(scorer.model, None, "llama", 1).fingerprint != scorer.fingerprint
 
 
 def test_a_tokenizer_without_bos(tmp_path):

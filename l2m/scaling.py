@@ -226,6 +226,10 @@ def judge(
         said += f" But even the best law misses the points by more than their errors (p = {best['p_value']:.1g})."
     return said
 
+
+def _tails(level):
+    return (1 - level) / 2, (1 + level) / 2
+
 # %% ../nbs/06_scaling.ipynb #06-scaling-041
 @dataclass(frozen=True, eq=False, repr=False)
 class PowerLaw:
@@ -283,10 +287,6 @@ class PowerLaw:
 
     def __repr__(self):
         return f"PowerLaw({self}, level={self.level}, space={self.space!r}, L={self.lengths[0]}…{self.lengths[-1]}, groups={self.groups})"
-
-
-def _tails(level):
-    return (1 - level) / 2, (1 + level) / 2
 
 # %% ../nbs/06_scaling.ipynb #06-scaling-043
 def _points(table, min_length, level):

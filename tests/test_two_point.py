@@ -1,0 +1,175 @@
+"Pair counts against a dictionary, in memory and on disk; estimates, floors and laws against truth."
+import json
+from collections import Counter
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings, strategies as st
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from l2m.corpora import load_corpus
+from l2m.information import entropy
+from l2m.two_point import cached_tokens, compare_floors, fit_floor, fit_two_point, pack, pair_counts, spilled_pair_counts, two_point_mi
+
+some_documents = st.lists(st.lists(st.integers(0, 5), max_size=30), min_size=1, max_size=6)
+
+
+def by_dictionary(documents, distance, reach):
+    return Counter(pair for ids in documents if len(ids) > reach for pair in zip(ids[: len(ids) - reach], ids[distance:]))
+
+
+def as_counter(table):
+    return {(a, b): n for a, b, n in table.rows()}
+
+
+@given(some_documents, st.integers(1, 4), st.integers(0, 4), st.sampled_from([6, 300, 70_000]))
+def test_pair_counts_are_those_of_a_dictionary(documents, distance, more, vocabulary):
+    reach, arrays = distance + more, [np.array(ids, dtype=np.uint16) for ids in documents]
+    expected = by_dictionary(documents, distance, reach)
+    if not expected:
+        with pytest.raises(ValueError, match="longer than every document"): pair_counts(arrays, distance, reach=reach)
+        return
+    table = pair_counts(arrays, distance, reach=reach, vocabulary=vocabulary)
+    assert as_counter(table) == expected
+    assert table.select("first", "second").rows() == sorted(expected)
+
+
+@settings(max_examples=20, deadline=None)
+@given(some_documents.filter(lambda documents: any(len(ids) > 3 for ids in documents)), st.integers(100, 3000), st.sampled_from([None, 3]))
+def test_counts_on_disk_are_those_in_memory(tmp_path_factory, documents, memory, reach):
+    arrays = [np.array(ids, dtype=np.int64) for ids in documents]
+    parts = list(spilled_pair_counts(iter(arrays), [3, 1], tmp_path_factory.mktemp("runs"), vocabulary=6, memory=memory, reach=reach))
+    for distance in (1, 3):
+        together = pl.concat([part for d, part in parts if d == distance])
+        assert together.rows() == pair_counts(arrays, distance, reach=reach).rows()
+
+
+def test_large_counts_on_disk_come_in_many_parts(tmp_path):
+    generator = np.random.default_rng(0)
+    documents = [generator.zipf(1.3, 5000).clip(0, 100_000) for _ in range(40)]
+    parts = list(spilled_pair_counts(documents, [2], tmp_path, vocabulary=100_001, memory=2**20))
+    assert len(parts) > 5 and max(part.height for _, part in parts) <= 2**20 / 100
+    assert pl.concat([part for _, part in parts]).rows() == pair_counts(documents, 2, vocabulary=100_001).rows()
+
+
+def test_no_pair_crosses_documents():
+    assert as_counter(pair_counts([np.array([1, 2, 3]), np.array([4, 5, 6])], 2)) == {(1, 3): 1, (4, 6): 1}
+    assert as_counter(pair_counts(np.array([1, 2, 3, 4]), 1)) == {(1, 2): 1, (2, 3): 1, (3, 4): 1}
+
+
+def test_keys_fill_64_bits_and_no_more():
+    top = np.array([2**32 - 1])
+    assert pack(top, top, 2**32) == np.array([2**64 - 1], np.uint64)
+    assert pack(np.array([65_535]), np.array([65_535]), 65_536).dtype == np.uint32
+    with pytest.raises(ValueError, match="overflow 64 bits"): pack(top, top, 2**32 + 1)
+    with pytest.raises(ValueError, match="overflow 64 bits: choose groups <= 1"): pack(top, top, 2**32, top, 2)
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: pair_counts(np.arange(5), 0), "distance 0 is not"),
+    (lambda: pair_counts(np.arange(5), 1.5), "distance 1.5 is not"),
+    (lambda: pair_counts(np.arange(5), 5), "distance 5 is longer than every document .*choose distances <= 4"),
+    (lambda: pair_counts(np.arange(5), 2, reach=1), "reach 1 is shorter"),
+    (lambda: pair_counts(-np.arange(5), 1), "token id -4 is negative"),
+    (lambda: pair_counts(np.arange(5.0), 1), "float64"),
+    (lambda: pair_counts(np.arange(5), 1, vocabulary=3), "outside the vocabulary of 3"),
+    (lambda: spilled_pair_counts([], [], "nowhere", vocabulary=3), "no distances"),
+])
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message): list(call())
+
+
+@pytest.fixture(scope="module")
+def letters():
+    model = Tokenizer(models.WordLevel({"[UNK]": 0} | {c: i for i, c in enumerate("abcdefgh", 1)}, unk_token="[UNK]"))
+    model.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
+    return PreTrainedTokenizerFast(tokenizer_object=model, unk_token="[UNK]")
+
+
+def written(path, documents):
+    path.write_text("".join(json.dumps({"text": "".join("abcdefgh"[i] for i in ids)}) + "\n" for ids in documents))
+    return load_corpus(str(path))
+
+
+def sticky(generator, length, stick=0.6, words=8):
+    fresh = np.append(True, generator.random(length - 1) >= stick)
+    return generator.integers(words, size=length)[np.maximum.accumulate(np.where(fresh, np.arange(length), 0))]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    generator = np.random.default_rng(1)
+    return written(tmp_path_factory.mktemp("corpus") / "sticky.jsonl", [sticky(generator, 3000) for _ in range(48)])
+
+
+def test_estimates_find_the_truth_within_their_errors(corpus, letters):
+    table = two_point_mi(corpus, letters, [1, 2, 4, 8])
+    for d, mi, stderr, floor in table.select("distance", "mi", "stderr", "floor").rows():
+        keep = 0.6**d
+        joint = keep * np.eye(8) / 8 + (1 - keep) / 64
+        assert abs(mi - (joint * np.log(joint * 64)).sum()) < 4 * stderr + 5e-4 and abs(floor) < 2e-3
+    assert np.allclose([np.std(r.to_numpy()) for r in table["replicates"]], table["stderr"], rtol=0.2)
+
+
+def test_estimates_are_entropies_of_the_counts(corpus, letters):
+    documents = list(cached_tokens(corpus, letters, None))
+    row = two_point_mi(corpus, letters, [2, 5], groups=6).row(0, named=True)
+    table = pair_counts(documents, 2, reach=5)
+    single = [entropy(table.group_by(side).agg(pl.col("count").sum())["count"]) for side in ("first", "second")]
+    assert row["mi"] == pytest.approx(sum(single) - entropy(table["count"]), abs=1e-12) and row["n"] == table["count"].sum()
+
+
+def test_on_disk_and_resumed_estimates_are_the_same(corpus, letters, tmp_path):
+    whole = two_point_mi(corpus, letters, [1, 4], groups=8)
+    spilled = two_point_mi(corpus, letters, [1, 4], groups=8, memory=2**20)
+    assert np.allclose(whole["mi"], spilled["mi"], rtol=0, atol=1e-12) and np.allclose(whole["stderr"], spilled["stderr"], rtol=1e-9)
+    first = two_point_mi(corpus, letters, [1, 4], groups=8, cache=tmp_path)
+    next(tmp_path.glob("pairs-*/floor-00000001.parquet")).unlink()
+    next(tmp_path.glob("tokens-*/complete.parquet")).unlink()
+    again = two_point_mi(corpus, letters, [1, 4], groups=8, cache=tmp_path)
+    assert first.equals(again) and first.equals(whole)
+
+
+def test_corpora_that_cannot_do_are_named(letters, tmp_path):
+    one, two = written(tmp_path / "one.jsonl", [[1] * 9]), written(tmp_path / "two.jsonl", [[1, 2] * 9, [1] * 4])
+    with pytest.raises(ValueError, match="has one document"): two_point_mi(one, letters, [1])
+    with pytest.raises(ValueError, match="distance 4 is reached by 1 of the 2 documents .*choose distances <= 3"): two_point_mi(two, letters, [1, 4])
+    with pytest.raises(ValueError, match="no distances"): two_point_mi(two, letters, [])
+    with pytest.raises(ValueError, match="groups 1"): two_point_mi(two, letters, [1], groups=1)
+
+
+def law_table(alpha, amplitude, floor, distances, noise=1e-6):
+    draws = np.random.default_rng(0).normal(size=(2, len(distances), 200)) * noise
+    truth = amplitude * np.array(distances, float) ** -alpha + floor
+    return pl.DataFrame(dict(distance=distances, mi=truth, floor=[floor] * len(truth), groups=[32] * len(truth),
+                             replicates=(truth[:, None] + draws[0]).tolist(), floor_replicates=(floor + draws[1]).tolist()))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.3, 1.5), st.floats(0.3, 3), st.floats(0.01, 2), st.sampled_from(["fitted", "measured"]))
+def test_fit_recovers_the_law(alpha, amplitude, floor, kind):
+    law = fit_two_point(law_table(alpha, amplitude, floor, [1, 2, 4, 8, 16, 32, 64, 128]), kind)
+    assert law.exponent == pytest.approx(alpha, abs=0.01) and law.amplitude == pytest.approx(amplitude, rel=0.02) and law.floor == pytest.approx(floor, abs=1e-3)
+    assert law.interval[0] <= law.exponent <= law.interval[1]
+
+
+def test_floor_of_an_exact_law_is_exact():
+    d = 2.0 ** np.arange(10)
+    assert fit_floor(d, 1.5 * d[None] ** -0.9 + 0.4) == pytest.approx(0.4, abs=1e-5)
+
+
+def test_floors_that_differ_are_told_apart():
+    table = law_table(0.8, 1, 0.3, [1, 2, 4, 8, 16, 32])
+    assert "the two agree" in compare_floors(table) or "+0.0000" in compare_floors(table)
+    lower = table.with_columns(floor=pl.col("floor") - 0.1, floor_replicates=pl.col("floor_replicates").list.eval(pl.element() - 0.1))
+    assert "supports the measured floor" in compare_floors(lower)
+
+
+def test_excess_below_the_noise_is_not_fitted_in_silence():
+    table = law_table(1.2, 1, 0.3, [2**k for k in range(10)], noise=0.004)
+    law = fit_two_point(table, "measured")
+    assert law.distances[-1] < 512 and "fitted up to d" in law.notes[0]
+    with pytest.raises(ValueError, match="floor 'guessed' is unknown"): fit_two_point(table, "guessed")
+    with pytest.raises(ValueError, match="2 distances are too few"): fit_two_point(table[:2], "measured")

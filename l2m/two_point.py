@@ -26,20 +26,30 @@ from .stores import Store, fingerprint
 # %% ../nbs/05_two_point.ipynb #05-two-point-013
 def _documents(tokens) -> list[np.ndarray]:
     "Token ids as a list of checked 1-d arrays, one a document."
-    documents = [np.asarray(ids) for ids in (tokens if isinstance(tokens, (list, tuple)) and not np.isscalar(next(iter(tokens), 0)) else [tokens])]
+    documents = [
+        np.asarray(ids)
+        for ids in (
+            tokens if isinstance(tokens, (list, tuple)) and not np.isscalar(next(iter(tokens), 0)) else [tokens]
+        )
+    ]
     for ids in documents:
         if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
-            raise ValueError(f"token ids of type {ids.dtype} and shape {ids.shape}: pass a 1-d array of integers, or a list of such arrays, one a document")
-        if ids.size and ids.min() < 0: raise ValueError(f"token id {ids.min()} is negative: pass ids >= 0")
+            raise ValueError(
+                f"token ids of type {ids.dtype} and shape {ids.shape}: pass a 1-d array of integers, or a list of such arrays, one a document"
+            )
+        if ids.size and ids.min() < 0:
+            raise ValueError(f"token id {ids.min()} is negative: pass ids >= 0")
     return documents
 
 
 def _check_distances(distances: Sequence[int]) -> list[int]:
     "Distances in increasing order, or one clear error."
     distances = list(distances)
-    if not distances: raise ValueError("no distances: give at least one, such as distances=[1, 2, 4, 8]")
+    if not distances:
+        raise ValueError("no distances: give at least one, such as distances=[1, 2, 4, 8]")
     bad = [d for d in distances if isinstance(d, bool) or not isinstance(d, (int, np.integer)) or d < 1]
-    if bad: raise ValueError(f"distance {bad[0]!r} is not a whole number of tokens >= 1: choose distances from 1 on")
+    if bad:
+        raise ValueError(f"distance {bad[0]!r} is not a whole number of tokens >= 1: choose distances from 1 on")
     return sorted({int(d) for d in distances})
 
 
@@ -48,23 +58,28 @@ def _pairs(documents: list[np.ndarray], distance: int, reach: int) -> tuple[np.n
     long = [ids for ids in documents if len(ids) > reach]
     if not long:
         longest = max(map(len, documents), default=0)
-        raise ValueError(f"distance {reach} is longer than every document (the longest of {len(documents)} has {longest} tokens): choose distances <= {longest - 1}")
-    return np.concatenate([ids[: len(ids) - reach] for ids in long]), np.concatenate([ids[distance : len(ids) - reach + distance] for ids in long])
+        raise ValueError(
+            f"distance {reach} is longer than every document (the longest of {len(documents)} has {longest} tokens): choose distances <= {longest - 1}"
+        )
+    return np.concatenate([ids[: len(ids) - reach] for ids in long]), np.concatenate(
+        [ids[distance : len(ids) - reach + distance] for ids in long]
+    )
 
-
+# %% ../nbs/05_two_point.ipynb #05-two-point-014
 def pack(
-    first: np.ndarray,   # [pairs] token ids
+    first: np.ndarray,  # [pairs] token ids
     second: np.ndarray,  # [pairs] token ids
-    vocabulary: int,     # V, more than any id
-    group=None,          # [pairs] group of documents of each pair, < groups
+    vocabulary: int,  # V, more than any id
+    group=None,  # [pairs] group of documents of each pair, < groups
     groups: int = 1,
-) -> np.ndarray:         # [pairs] (first V + second) groups + group, in 32 bits where they hold it, else in 64
+) -> np.ndarray:  # [pairs] (first V + second) groups + group, in 32 bits where they hold it, else in 64
     "Pairs as single numbers that sort like them."
     if vocabulary**2 * groups > 2**64:
         remedy = f"groups <= {fit}" if (fit := 2**64 // vocabulary**2) else "a vocabulary of at most 2**32"
         raise ValueError(f"pairs of {vocabulary} tokens in {groups} groups overflow 64 bits: choose {remedy}")
     largest = max(first.max(initial=0), second.max(initial=0))
-    if largest >= vocabulary: raise ValueError(f"token id {largest} is outside the vocabulary of {vocabulary}: choose vocabulary > {largest}")
+    if largest >= vocabulary:
+        raise ValueError(f"token id {largest} is outside the vocabulary of {vocabulary}: choose vocabulary > {largest}")
     kind = np.uint32 if vocabulary**2 * groups <= 2**32 else np.uint64
     keys = first.astype(kind)
     keys *= kind(vocabulary)
@@ -85,15 +100,16 @@ def count_keys(
 
 
 def pair_counts(
-    tokens,                        # [n] token ids of one document, or a list of such arrays, one a document
-    distance: int,                 # d >= 1, tokens
+    tokens,  # [n] token ids of one document, or a list of such arrays, one a document
+    distance: int,  # d >= 1, tokens
     *,
-    reach: int | None = None,      # count pairs whose first token has so many tokens after it; None: distance
-    vocabulary: int | None = None, # None: the largest id and one
-) -> pl.DataFrame:                 # first, second, count; sorted; only pairs that occur
+    reach: int | None = None,  # count pairs whose first token has so many tokens after it; None: distance
+    vocabulary: int | None = None,  # None: the largest id and one
+) -> pl.DataFrame:  # first, second, count; sorted; only pairs that occur
     "Exact counts of the ordered pairs (w_i, w_{i+d}), never across documents."
     [distance], documents = _check_distances([distance]), _documents(tokens)
-    if (reach := reach or distance) < distance: raise ValueError(f"reach {reach} is shorter than the distance {distance}: choose reach >= {distance}")
+    if (reach := reach or distance) < distance:
+        raise ValueError(f"reach {reach} is shorter than the distance {distance}: choose reach >= {distance}")
     first, second = _pairs(documents, distance, reach)
     vocabulary = vocabulary or int(max(first.max(), second.max())) + 1
     keys, counts = count_keys(pack(first, second, vocabulary))
@@ -105,17 +121,18 @@ def _as_pairs(keys: np.ndarray, counts: np.ndarray, vocabulary: int) -> pl.DataF
     first = keys // keys.dtype.type(vocabulary)
     return pl.DataFrame({"first": first, "second": keys - first * keys.dtype.type(vocabulary), "count": counts})
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-016
+# %% ../nbs/05_two_point.ipynb #05-two-point-017
 BYTES_PER_PAIR = 100  # memory that counting or merging takes a pair, at the most
 
 
 class PairRuns:
     "Counts on disk: sorted runs of keys under a name, merged a range at a time."
 
-    def __init__(self,
-        folder: str | Path,      # where the runs go; created when it does not exist
-        memory: int = 2**31,     # bytes that merging may use
-        groups: int = 1,         # keys that differ only in their group stay in one range
+    def __init__(
+        self,
+        folder: str | Path,  # where the runs go; created when it does not exist
+        memory: int = 2**31,  # bytes that merging may use
+        groups: int = 1,  # keys that differ only in their group stay in one range
     ):
         self.folder, self.rows, self.groups = Path(folder), max(memory // BYTES_PER_PAIR, 2**12), groups
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -123,46 +140,67 @@ class PairRuns:
     def add(self, name: str, keys: np.ndarray, counts: np.ndarray):
         "Write one run: distinct keys, ascending, and their counts."
         number = len(self._runs(name))
-        pl.DataFrame({"key": keys.astype(np.uint64), "count": counts}).write_parquet(self.folder / f"{name}-{number:06d}.parquet", row_group_size=max(2**10, self.rows // 64))
+        pl.DataFrame({"key": keys.astype(np.uint64), "count": counts}).write_parquet(
+            self.folder / f"{name}-{number:06d}.parquet", row_group_size=max(2**10, self.rows // 64)
+        )
 
     def parts(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # (keys, counts): disjoint, ascending
         "The merged counts, never more than the memory holds at once."
         edges, runs = self._edges(name), pl.scan_parquet(self._runs(name))
         for low, high in zip(edges, edges[1:]):
-            part = runs.filter(pl.col("key") >= low, pl.col("key") <= high - 1).group_by("key").agg(pl.col("count").sum()).collect().sort("key")
-            if part.height: yield part["key"].to_numpy(), part["count"].to_numpy()
+            part = (
+                runs.filter(pl.col("key") >= low, pl.col("key") <= high - 1)
+                .group_by("key")
+                .agg(pl.col("count").sum())
+                .collect()
+                .sort("key")
+            )
+            if part.height:
+                yield part["key"].to_numpy(), part["count"].to_numpy()
 
-    def _runs(self, name: str) -> list[Path]: return sorted(self.folder.glob(f"{name}-[0-9]*.parquet"))
+    def _runs(self, name: str) -> list[Path]:
+        return sorted(self.folder.glob(f"{name}-[0-9]*.parquet"))
 
     def _edges(self, name: str) -> list[int]:
         "Keys between which no more than `rows` rows lie, all runs together."
         runs = self._runs(name)
         step = max(self.rows // (2 * len(runs)), 1)
-        sample = np.sort(np.concatenate([pl.scan_parquet(run).select(pl.col("key").gather_every(step)).collect()["key"].to_numpy() for run in runs]))
+        sample = np.sort(
+            np.concatenate(
+                [
+                    pl.scan_parquet(run).select(pl.col("key").gather_every(step)).collect()["key"].to_numpy()
+                    for run in runs
+                ]
+            )
+        )
         inner = {int(key) // self.groups * self.groups for key in sample[len(runs) :: len(runs)]}
         return sorted({0, *inner, 2**64})
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-017
+# %% ../nbs/05_two_point.ipynb #05-two-point-018
 def spilled_pair_counts(
     documents: Iterable[np.ndarray],  # token ids, one array a document; read once
     distances: Sequence[int],
-    folder: str | Path,               # for the runs, some 10 bytes a distinct pair of a batch; left there for the caller to delete
+    folder: str | Path,  # for the runs, some 10 bytes a distinct pair of a batch; left there for the caller to delete
     *,
-    vocabulary: int,                  # V, more than any id
-    memory: int = 2**31,              # bytes to be used at most, beyond one document
-    reach: int | None = None,         # as in `pair_counts`; None: each distance its own
+    vocabulary: int,  # V, more than any id
+    memory: int = 2**31,  # bytes to be used at most, beyond one document
+    reach: int | None = None,  # as in `pair_counts`; None: each distance its own
 ) -> Iterator[tuple[int, pl.DataFrame]]:  # distance and a part of its table; parts are disjoint and in order
     "`pair_counts` of many distances in one pass over documents whose counts do not fit into memory."
     distances, runs = _check_distances(distances), PairRuns(folder, memory)
-    if any(runs.folder.iterdir()): raise ValueError(f"folder '{folder}' is not empty: choose a new one for the runs")
+    if any(runs.folder.iterdir()):
+        raise ValueError(f"folder '{folder}' is not empty: choose a new one for the runs")
     for batch in _batches(((ids, 0) for ids in documents), 0, memory // BYTES_PER_PAIR):
         for distance in distances:
             keys = _packed(batch, distance, reach or distance, vocabulary, 1)
-            if len(keys): runs.add(f"d{distance}", *count_keys(keys))
+            if len(keys):
+                runs.add(f"d{distance}", *count_keys(keys))
     return ((d, _as_pairs(*part, vocabulary)) for d in distances if runs._runs(f"d{d}") for part in runs.parts(f"d{d}"))
 
 
-def _batches(documents: Iterable[tuple[np.ndarray, int]], reach: int, size: int) -> Iterator[list[tuple[np.ndarray, int]]]:
+def _batches(
+    documents: Iterable[tuple[np.ndarray, int]], reach: int, size: int
+) -> Iterator[list[tuple[np.ndarray, int]]]:
     "Documents with their groups in batches of about `size` first tokens; with a reach, long documents are cut into pieces that lose no pair."
     batch, held = [], 0
     for ids, group in documents:
@@ -174,30 +212,42 @@ def _batches(documents: Iterable[tuple[np.ndarray, int]], reach: int, size: int)
             if held >= size:
                 yield batch
                 batch, held = [], 0
-    if batch: yield batch
+    if batch:
+        yield batch
 
 
-def _packed(batch, distance: int, reach: int, vocabulary: int, groups: int, across: np.random.Generator | None = None) -> np.ndarray:
+def _packed(
+    batch, distance: int, reach: int, vocabulary: int, groups: int, across: np.random.Generator | None = None
+) -> np.ndarray:
     "Packed keys of a batch's pairs; with a generator, second tokens come from other documents of the batch."
     long = [(ids, group) for ids, group in batch if len(ids) > reach]
-    if not long: return np.empty(0, np.uint64)
-    if across is not None: long = [long[i] for i in across.permutation(len(long))]
+    if not long:
+        return np.empty(0, np.uint64)
+    if across is not None:
+        long = [long[i] for i in across.permutation(len(long))]
     first, second = _pairs(_documents([ids for ids, _ in long]), distance, reach)
-    if across is not None: second = np.roll(second, len(second) // 2)
+    if across is not None:
+        second = np.roll(second, len(second) // 2)
     group = np.repeat([group for _, group in long], [len(ids) - reach for ids, _ in long])
     return pack(first, second, vocabulary, group, groups)
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-021
+# %% ../nbs/05_two_point.ipynb #05-two-point-022
 @dataclass(frozen=True)
 class CountSums:
     "What Grassberger's entropy needs of counts, for the whole and without each group; parts with different symbols add up."
-    total: int                # N
-    score: float              # sum of n G(n)
+
+    total: int  # N
+    score: float  # sum of n G(n)
     group_totals: np.ndarray  # [groups] observations in each group
     group_scores: np.ndarray  # [groups] by how much the score falls without the group
 
     def __add__(self, other: "CountSums") -> "CountSums":
-        return CountSums(self.total + other.total, self.score + other.score, self.group_totals + other.group_totals, self.group_scores + other.group_scores)
+        return CountSums(
+            self.total + other.total,
+            self.score + other.score,
+            self.group_totals + other.group_totals,
+            self.group_scores + other.group_scores,
+        )
 
     def entropies(self) -> np.ndarray:  # [1 + groups] nats: of the whole, then without each group
         "Grassberger's entropies."
@@ -212,12 +262,13 @@ _TABLE = np.append(0.0, np.arange(1, 2**16) * grassberger_g(np.arange(1, 2**16))
 def _n_g(n: np.ndarray) -> np.ndarray:
     "n G(n), 0 at n = 0; small counts, nearly all, from a table."
     values = _TABLE[np.minimum(n, len(_TABLE) - 1)]
-    if (large := n >= len(_TABLE)).any(): values[large] = n[large] * grassberger_g(n[large])
+    if (large := n >= len(_TABLE)).any():
+        values[large] = n[large] * grassberger_g(n[large])
     return values
 
 
 def count_sums(
-    keys: np.ndarray,    # [cells] symbol * groups + group, distinct, ascending
+    keys: np.ndarray,  # [cells] symbol * groups + group, distinct, ascending
     counts: np.ndarray,  # [cells] how often each symbol was seen in each group
     groups: int,
 ) -> CountSums:
@@ -229,23 +280,34 @@ def count_sums(
     changes = np.bincount(group, _n_g(whole) - _n_g(whole - counts), groups)
     return CountSums(int(n.sum()), float(_n_g(n).sum()), np.bincount(group, counts, groups).astype(np.int64), changes)
 
-
-def _information(parts: Iterable[tuple[np.ndarray, np.ndarray]], vocabulary: int, groups: int) -> tuple[np.ndarray, np.ndarray]:
+# %% ../nbs/05_two_point.ipynb #05-two-point-023
+def _information(
+    parts: Iterable[tuple[np.ndarray, np.ndarray]], vocabulary: int, groups: int
+) -> tuple[np.ndarray, np.ndarray]:
     "I [1 + groups] of the whole and without each group, and the pairs [groups] of each, from keys of `pack` in parts."
     shape = vocabulary * groups
     pairs, margins = None, np.zeros((2, shape), np.int64)
     for keys, counts in parts:
         sums = count_sums(keys, counts, groups)
         pairs = sums if pairs is None else pairs + sums
-        group, pair = (keys % keys.dtype.type(groups)).astype(np.int64), (keys // keys.dtype.type(groups)).astype(np.int64)
-        for margin, token in zip(margins, (pair // vocabulary, pair % vocabulary)): margin += np.bincount(token * groups + group, counts, shape).astype(np.int64)
+        group, pair = (
+            (keys % keys.dtype.type(groups)).astype(np.int64),
+            (keys // keys.dtype.type(groups)).astype(np.int64),
+        )
+        for margin, token in zip(margins, (pair // vocabulary, pair % vocabulary)):
+            margin += np.bincount(token * groups + group, counts, shape).astype(np.int64)
     single = [count_sums(seen := np.flatnonzero(margin), margin[seen], groups).entropies() for margin in margins]
-    with np.errstate(invalid="ignore"): return single[0] + single[1] - pairs.entropies(), pairs.group_totals
+    with np.errstate(invalid="ignore"):
+        return single[0] + single[1] - pairs.entropies(), pairs.group_totals
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-025
+# %% ../nbs/05_two_point.ipynb #05-two-point-027
 def tokenizer_fingerprint(tokenizer) -> str:
     "Equal for tokenizers that cut texts alike."
-    return fingerprint(tokenizer.backend_tokenizer.to_str() if getattr(tokenizer, "is_fast", False) else repr(sorted(tokenizer.get_vocab().items())))
+    return fingerprint(
+        tokenizer.backend_tokenizer.to_str()
+        if getattr(tokenizer, "is_fast", False)
+        else repr(sorted(tokenizer.get_vocab().items()))
+    )
 
 
 TOKENS_PER_SHARD = 2**22
@@ -253,11 +315,14 @@ TOKENS_PER_SHARD = 2**22
 
 def cached_tokens(
     corpus: Corpus,
-    tokenizer,                # of transformers
-    cache: str | Path | None, # folder; tokens go to a store in it, named after both fingerprints; None: nothing is kept
-) -> Iterator[np.ndarray]:    # token ids of one document after the other
+    tokenizer,  # of transformers
+    cache: str
+    | Path
+    | None,  # folder; tokens go to a store in it, named after both fingerprints; None: nothing is kept
+) -> Iterator[np.ndarray]:  # token ids of one document after the other
     "Documents as tokens; what an earlier pass has tokenised is read from the cache."
-    if cache is None: return (ids for _, ids in document_tokens(corpus, tokenizer))
+    if cache is None:
+        return (ids for _, ids in document_tokens(corpus, tokenizer))
     origin = dict(kind="tokens", corpus=corpus.fingerprint, tokenizer=tokenizer_fingerprint(tokenizer))
     return _through(Store(Path(cache) / f"tokens-{fingerprint(*origin.values())}", origin), corpus, tokenizer)
 
@@ -269,7 +334,8 @@ def _through(store: Store, corpus: Corpus, tokenizer) -> Iterator[np.ndarray]:
         ids = store.read(f"{number:06d}")["tokens"]
         yield from (row.to_numpy() for row in ids)
         number, done = number + 1, done + len(ids)
-    if "complete" in store: return
+    if "complete" in store:
+        return
     rest = replace(corpus, read=lambda: islice(corpus.read(), done, None), size=corpus.size and corpus.size - done)
     held = []
     for _, ids in document_tokens(rest, tokenizer):
@@ -278,14 +344,15 @@ def _through(store: Store, corpus: Corpus, tokenizer) -> Iterator[np.ndarray]:
         if sum(map(len, held)) >= TOKENS_PER_SHARD:
             store.write(f"{number:06d}", _as_shard(held))
             number, held = number + 1, []
-    if held: store.write(f"{number:06d}", _as_shard(held))
+    if held:
+        store.write(f"{number:06d}", _as_shard(held))
     store.write("complete", pl.DataFrame({"shards": [number + bool(held)]}))
 
 
 def _as_shard(documents: list[np.ndarray]) -> pl.DataFrame:
     return pl.DataFrame({"tokens": documents}, schema={"tokens": pl.List(pl.UInt32)})
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-026
+# %% ../nbs/05_two_point.ipynb #05-two-point-028
 def _grouped(documents: Iterable[np.ndarray], reach: int, groups: int, tally: list) -> Iterator[tuple[np.ndarray, int]]:
     "Documents that are long enough, each with its group; the tally takes the number of tokens of every document."
     held = [0] * groups
@@ -297,42 +364,68 @@ def _grouped(documents: Iterable[np.ndarray], reach: int, groups: int, tally: li
             yield ids, group
 
 
-def _count_all(documents: Iterable[tuple[np.ndarray, int]], wanted: list[tuple[int, str]], reach: int, vocabulary: int, groups: int, seed: int, memory: int, folder: str, show: bool):
+def _count_all(
+    documents: Iterable[tuple[np.ndarray, int]],
+    wanted: list[tuple[int, str]],
+    reach: int,
+    vocabulary: int,
+    groups: int,
+    seed: int,
+    memory: int,
+    folder: str,
+    show: bool,
+):
     "One pass over the documents; yields (distance, kind, information, pairs) as they are done."
     name = lambda distance, kind: f"{kind}-{distance}"
+
     def keys(batch, number, distance, kind):
         across = np.random.default_rng([seed, number, distance]) if kind == "floor" else None
         return count_keys(_packed(batch, distance, reach, vocabulary, groups, across))
+
     batches = _batches(documents, reach, memory // BYTES_PER_PAIR)
     head = list(islice(batches, 2))
     steps = tqdm(wanted, desc="distances", delay=2, disable=not show)
     if len(head) == 1:
-        for distance, kind in steps: yield distance, kind, *_information([keys(head[0], 0, distance, kind)], vocabulary, groups)
+        for distance, kind in steps:
+            yield distance, kind, *_information([keys(head[0], 0, distance, kind)], vocabulary, groups)
         return
     runs, number = PairRuns(folder, memory, groups), 0
     while head:
-        for distance, kind in wanted: runs.add(name(distance, kind), *keys(head[0], number, distance, kind))
+        for distance, kind in wanted:
+            runs.add(name(distance, kind), *keys(head[0], number, distance, kind))
         head, number = head[1:] + list(islice(batches, 1)), number + 1
-    for distance, kind in steps: yield distance, kind, *_information(runs.parts(name(distance, kind)), vocabulary, groups)
+    for distance, kind in steps:
+        yield distance, kind, *_information(runs.parts(name(distance, kind)), vocabulary, groups)
 
-
+# %% ../nbs/05_two_point.ipynb #05-two-point-029
 def two_point_mi(
     corpus: Corpus,
-    tokenizer,                        # of transformers
-    distances: Sequence[int],         # d, tokens
+    tokenizer,  # of transformers
+    distances: Sequence[int],  # d, tokens
     *,
-    groups: int = 32,                 # groups of documents that are left out in turn
-    draws: int = 1000,                # bootstrap draws
-    seed: int = 0,                    # of the shuffled floor and of the draws
-    memory: int = 2**31,              # bytes; what does not fit is counted on disk
+    groups: int = 32,  # groups of documents that are left out in turn
+    draws: int = 1000,  # bootstrap draws
+    seed: int = 0,  # of the shuffled floor and of the draws
+    memory: int = 2**31,  # bytes; what does not fit is counted on disk
     cache: str | Path | None = None,  # folder that keeps tokens and counts from one call to the next
     progress: bool = False,
-) -> pl.DataFrame:  # distance, mi, stderr, floor, floor_stderr, n (pairs), groups, documents, replicates, floor_replicates (nats)
+) -> (
+    pl.DataFrame
+):  # distance, mi, stderr, floor, floor_stderr, n (pairs), groups, documents, replicates, floor_replicates (nats)
     "Two-point mutual information and its measured floor at every distance (App. B.4 of Chen et al. 2025)."
     distances = _check_distances(distances)
-    if groups < 2: raise ValueError(f"groups {groups}: choose at least 2, since errors come from leaving one out")
+    if groups < 2:
+        raise ValueError(f"groups {groups}: choose at least 2, since errors come from leaving one out")
     vocabulary, reach = len(tokenizer), distances[-1]
-    origin = dict(kind="two-point", corpus=corpus.fingerprint, tokenizer=tokenizer_fingerprint(tokenizer), reach=reach, groups=groups, seed=seed, memory=memory)
+    origin = dict(
+        kind="two-point",
+        corpus=corpus.fingerprint,
+        tokenizer=tokenizer_fingerprint(tokenizer),
+        reach=reach,
+        groups=groups,
+        seed=seed,
+        memory=memory,
+    )
     with tempfile.TemporaryDirectory() as scratch:
         store = Store(Path(cache or scratch) / f"pairs-{fingerprint(*map(str, origin.values()))}", origin)
         key = lambda distance, kind: f"{kind}-{distance:08d}"
@@ -340,20 +433,41 @@ def two_point_mi(
         if wanted:
             tally = []
             documents = _grouped(cached_tokens(corpus, tokenizer, cache), reach, groups, tally)
-            for d, kind, information, pairs in _count_all(_checked_documents(documents, tally, reach, corpus.name), wanted, reach, vocabulary, groups, seed, memory, f"{scratch}/runs", progress):
-                store.write(key(d, kind), pl.DataFrame({"information": [information], "pairs": [pairs], "documents": [sum(n > reach for n in tally)]}))
+            for d, kind, information, pairs in _count_all(
+                _checked_documents(documents, tally, reach, corpus.name),
+                wanted,
+                reach,
+                vocabulary,
+                groups,
+                seed,
+                memory,
+                f"{scratch}/runs",
+                progress,
+            ):
+                store.write(
+                    key(d, kind),
+                    pl.DataFrame(
+                        {"information": [information], "pairs": [pairs], "documents": [sum(n > reach for n in tally)]}
+                    ),
+                )
         shards = {d: [store.read(key(d, kind)) for kind in ("pairs", "floor")] for d in distances}
     return _estimates(shards, draws, seed)
 
-
+# %% ../nbs/05_two_point.ipynb #05-two-point-030
 def _checked_documents(documents, tally: list[int], reach: int, name: str):
     "The same documents; an error where fewer than two are long enough."
     head = list(islice(documents, 2))
-    if not tally: raise ValueError(f"corpus '{name}' has no documents: nothing to count")
-    if len(tally) == 1: raise ValueError(f"corpus '{name}' has one document: errors come from leaving documents out, so give at least two (cut it into chapters)")
+    if not tally:
+        raise ValueError(f"corpus '{name}' has no documents: nothing to count")
+    if len(tally) == 1:
+        raise ValueError(
+            f"corpus '{name}' has one document: errors come from leaving documents out, so give at least two (cut it into chapters)"
+        )
     if len(head) < 2:
         second = sorted(tally)[-2]
-        raise ValueError(f"distance {reach} is reached by {len(head)} of the {len(tally)} documents of '{name}' (two are needed): choose distances <= {second - 1}")
+        raise ValueError(
+            f"distance {reach} is reached by {len(head)} of the {len(tally)} documents of '{name}' (two are needed): choose distances <= {second - 1}"
+        )
     yield from head
     yield from documents
 
@@ -365,17 +479,37 @@ def _estimates(shards: dict[int, list[pl.DataFrame]], draws: int, seed: int) -> 
         sizes = pairs["pairs"].explode().to_numpy()
         used = sizes > 0
         count = int(used.sum())
-        if weights is None: weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
+        if weights is None:
+            weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
         row = dict(distance=distance, n=int(sizes.sum()), groups=count, documents=pairs["documents"][0])
         for kind, shard in (("", pairs), ("floor_", floor)):
             estimate, *without = shard["information"].explode().to_list()
             shift = np.array(without)[used] - np.mean(np.array(without)[used])
-            row |= {kind + "mi": estimate, kind + "stderr": np.sqrt((count - 1) / count * (shift**2).sum()), kind + "replicates": estimate - (count - 1) / count * (weights - 1) @ shift}
+            row |= {
+                kind + "mi": estimate,
+                kind + "stderr": np.sqrt((count - 1) / count * (shift**2).sum()),
+                kind + "replicates": estimate - (count - 1) / count * (weights - 1) @ shift,
+            }
         rows.append(row)
-    columns = ["distance", "mi", "stderr", "floor", "floor_stderr", "n", "groups", "documents", "replicates", "floor_replicates"]
-    return pl.DataFrame(rows, schema_overrides={c: pl.List(pl.Float64) for c in ("replicates", "floor_replicates")}).rename({"floor_mi": "floor"}).select(columns)
+    columns = [
+        "distance",
+        "mi",
+        "stderr",
+        "floor",
+        "floor_stderr",
+        "n",
+        "groups",
+        "documents",
+        "replicates",
+        "floor_replicates",
+    ]
+    return (
+        pl.DataFrame(rows, schema_overrides={c: pl.List(pl.Float64) for c in ("replicates", "floor_replicates")})
+        .rename({"floor_mi": "floor"})
+        .select(columns)
+    )
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-030
+# %% ../nbs/05_two_point.ipynb #05-two-point-035
 def _line(distances: np.ndarray, excess: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Least squares line through log excess [..., distances]: (alpha, A, sum of squares), each [...]."
     x, y = np.log(distances) - np.log(distances).mean(), np.log(excess)
@@ -386,11 +520,13 @@ def _line(distances: np.ndarray, excess: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def fit_floor(
     distances: np.ndarray,  # [distances] tokens
-    mi: np.ndarray,         # [draws, distances] nats, positive
-) -> np.ndarray:            # [draws] nats
+    mi: np.ndarray,  # [draws, distances] nats, positive
+) -> np.ndarray:  # [draws] nats
     "The floor C of A d^-alpha + C by least squares in log space: the minimum nearest to the smallest estimate (App. B.5 of Chen et al. 2025)."
     lowest = mi.min(-1, keepdims=True)
-    loss = lambda gap: _line(distances, mi[:, None] - lowest[:, None] * (1 - gap)[..., None])[2]  # gap [draws or 1, candidates]: 1 - C / lowest
+    loss = lambda gap: _line(distances, mi[:, None] - lowest[:, None] * (1 - gap)[..., None])[
+        2
+    ]  # gap [draws or 1, candidates]: 1 - C / lowest
     gap = np.logspace(-7, 0, 141)[None]
     rises = np.diff(loss(gap), append=np.inf) > 0
     best, step = gap[0, rises.argmax(-1)][:, None], np.log(10) / 20
@@ -403,16 +539,17 @@ def fit_floor(
 @dataclass(frozen=True)
 class TwoPointLaw:
     "A fitted law I(d) = A d^-alpha + C."
-    exponent: float                           # alpha
-    interval: tuple[float, float]             # of alpha
-    amplitude: float                          # A, nats
+
+    exponent: float  # alpha
+    interval: tuple[float, float]  # of alpha
+    amplitude: float  # A, nats
     amplitude_interval: tuple[float, float]
-    floor: float                              # C, nats
+    floor: float  # C, nats
     floor_interval: tuple[float, float]
-    kind: str                                 # "fitted" or "measured" floor
-    distances: tuple[int, ...]                # those the fit used
-    level: float                              # of the intervals
-    notes: tuple[str, ...] = ()               # what was left out, and why
+    kind: str  # "fitted" or "measured" floor
+    distances: tuple[int, ...]  # those the fit used
+    level: float  # of the intervals
+    notes: tuple[str, ...] = ()  # what was left out, and why
 
     def predict(self, distances) -> np.ndarray:
         "I(d) with its floor, nats."
@@ -420,9 +557,12 @@ class TwoPointLaw:
 
     def __str__(self) -> str:
         low, high = self.interval
-        return f"{self.amplitude:.2f}·d^-{self.exponent:.2f} [{low:.2f}, {high:.2f}] above a {self.kind} floor of {self.floor:.4f} [{self.floor_interval[0]:.4f}, {self.floor_interval[1]:.4f}] nats" + "".join(f"; {note}" for note in self.notes)
+        return (
+            f"{self.amplitude:.2f}·d^-{self.exponent:.2f} [{low:.2f}, {high:.2f}] above a {self.kind} floor of {self.floor:.4f} [{self.floor_interval[0]:.4f}, {self.floor_interval[1]:.4f}] nats"
+            + "".join(f"; {note}" for note in self.notes)
+        )
 
-
+# %% ../nbs/05_two_point.ipynb #05-two-point-036
 def _draws(table: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     "Estimates [1 + draws, distances] and pooled floors [1 + draws, 1], the estimate first, draws stretched for few groups."
     stretch = small_sample_stretch(table["groups"][0])
@@ -432,32 +572,50 @@ def _draws(table: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit_two_point(
-    table: pl.DataFrame,     # from `two_point_mi`
-    floor: str = "fitted",   # "fitted" as in the paper, or "measured"
+    table: pl.DataFrame,  # from `two_point_mi`
+    floor: str = "fitted",  # "fitted" as in the paper, or "measured"
     *,
-    level: float = 0.95,     # of the intervals
+    level: float = 0.95,  # of the intervals
 ) -> TwoPointLaw:
     "Fit A d^-alpha + C in log space; intervals from refitting every draw."
-    if floor not in ("fitted", "measured"): raise ValueError(f"floor '{floor}' is unknown: choose 'fitted' or 'measured'")
+    if floor not in ("fitted", "measured"):
+        raise ValueError(f"floor '{floor}' is unknown: choose 'fitted' or 'measured'")
     table = table.sort("distance")
     (mi, measured), distances, notes = _draws(table), table["distance"].to_numpy().astype(float), ()
     if floor == "measured":
         excess = mi - measured
         resolved = excess[0] > 3 * excess[1:].std(0, ddof=1)
         used = len(distances) if resolved.all() else int(resolved.argmin())
-        if used < len(distances): notes = (f"fitted up to d = {distances[max(used - 1, 0)]:.0f}, beyond which the excess over the floor is less than three standard errors",)
+        if used < len(distances):
+            notes = (
+                f"fitted up to d = {distances[max(used - 1, 0)]:.0f}, beyond which the excess over the floor is less than three standard errors",
+            )
         mi, distances = mi[:, :used], distances[:used]
     if len(distances) < (least := 4 if floor == "fitted" else 3):
-        raise ValueError(f"{len(distances)} distances are too few for a law with a {floor} floor: give at least {least} that stand out above the floor, or a larger corpus")
+        raise ValueError(
+            f"{len(distances)} distances are too few for a law with a {floor} floor: give at least {least} that stand out above the floor, or a larger corpus"
+        )
     c = fit_floor(distances, mi)[:, None] if floor == "fitted" else measured
     good = (mi > c).all(1)
-    if not good[1:].all(): notes += (f"{(~good).sum()} of {len(good) - 1} draws left out: not above their floor",)
+    if not good[1:].all():
+        notes += (f"{(~good).sum()} of {len(good) - 1} draws left out: not above their floor",)
     alpha, amplitude, _ = _line(distances, (mi - c)[good])
     tails = [(1 - level) / 2, (1 + level) / 2]
     between = lambda values: tuple(float(v) for v in np.quantile(values[1:], tails))
-    return TwoPointLaw(float(alpha[0]), between(alpha), float(amplitude[0]), between(amplitude), float(c[0, 0]), between(c[:, 0]), floor, tuple(int(d) for d in distances), level, notes)
+    return TwoPointLaw(
+        float(alpha[0]),
+        between(alpha),
+        float(amplitude[0]),
+        between(amplitude),
+        float(c[0, 0]),
+        between(c[:, 0]),
+        floor,
+        tuple(int(d) for d in distances),
+        level,
+        notes,
+    )
 
-
+# %% ../nbs/05_two_point.ipynb #05-two-point-037
 def compare_floors(
     table: pl.DataFrame,  # from `two_point_mi`
     *,
@@ -469,6 +627,8 @@ def compare_floors(
     gap = fit_floor(table["distance"].to_numpy().astype(float), mi) - measured[:, 0]
     low, high = np.quantile(gap[1:], [(1 - level) / 2, (1 + level) / 2])
     start = f"the fitted floor lies {gap[0]:+.4f} [{low:+.4f}, {high:+.4f}] nats from the measured one"
-    if low > 0: return f"{start}: the fit takes dependence that is there at the longest distances for bias, and makes alpha too large; the corpus supports the measured floor"
-    if high < 0: return f"{start}: the fit sees a tail that falls below independence; the corpus does not support one power law above a constant floor"
+    if low > 0:
+        return f"{start}: the fit takes dependence that is there at the longest distances for bias, and makes alpha too large; the corpus supports the measured floor"
+    if high < 0:
+        return f"{start}: the fit sees a tail that falls below independence; the corpus does not support one power law above a constant floor"
     return f"{start}: the two agree, and the corpus cannot tell them apart"

@@ -348,7 +348,7 @@ class _HierarchicalGaussian(_Hierarchy):
             return _predicted(self._backward[0], MIXING.flip(0), self._carried, z.flip(0)).flip(0)
         return _predicted(self._forward[0], MIXING, self._carried, z)
 
-
+# %% ../nbs/08_processes.ipynb #08-processes-027
 SHORT = 1024  # up to this length one product with all weights is faster than the filters
 
 
@@ -369,7 +369,7 @@ class LogarithmicGaussian(_HierarchicalGaussian):
 
     _carried = 1
 
-# %% ../nbs/08_processes.ipynb #08-processes-039
+# %% ../nbs/08_processes.ipynb #08-processes-040
 class ExactScorer:
     "A scorer that reads whole sequences of token ids; subclasses say what each token costs."
 
@@ -420,7 +420,7 @@ def check_block(split: int, length: int):
     if not 0 < split < length:
         raise ValueError(f"split {split} lies outside the block of {length} tokens: choose 1 <= split <= length - 1")
 
-# %% ../nbs/08_processes.ipynb #08-processes-041
+# %% ../nbs/08_processes.ipynb #08-processes-042
 class DiscreteProcess(ExactScorer):
     "A stationary process of tokens that knows its entropies; it is the exact scorer of itself."
 
@@ -479,7 +479,7 @@ def process_windows(
     names = [str(i) for i in range(n)]
     return Windows(tokens, names, [0] * n, chars, process.name, process.fingerprint, "token ids")
 
-# %% ../nbs/08_processes.ipynb #08-processes-043
+# %% ../nbs/08_processes.ipynb #08-processes-044
 def mentions(
     items: Tensor,  # [n, length] integers
 ) -> tuple[Tensor, Tensor, Tensor]:  # count before, first position, latest position before (-1: none), all [n, length]
@@ -493,7 +493,7 @@ def mentions(
     back = lambda values: torch.empty_like(order).scatter_(1, order, values)
     return back(rank - start), back(order.gather(1, start)), back(torch.where(repeats, order.roll(1, 1), -1))
 
-# %% ../nbs/08_processes.ipynb #08-processes-046
+# %% ../nbs/08_processes.ipynb #08-processes-047
 def render_mentions(
     facts: Tensor,  # [n, mentions]
     coins: Tensor,  # [n, mentions] 0 or 1
@@ -517,7 +517,7 @@ def read_mentions(
         raise ValueError(f"'{process.name}' alternates questions and answers, a question first: choose even splits")
     return facts, coins
 
-# %% ../nbs/08_processes.ipynb #08-processes-048
+# %% ../nbs/08_processes.ipynb #08-processes-049
 def recalled_logprobs(
     process: "SantaFe",
     tokens: Tensor,  # [batch, n] token ids
@@ -537,7 +537,7 @@ def recalled_logprobs(
     out[:, ::2], out[:, 1::2] = fact, coin
     return out
 
-# %% ../nbs/08_processes.ipynb #08-processes-049
+# %% ../nbs/08_processes.ipynb #08-processes-050
 def zipf(
     facts: int,
     exponent: float,  # beta
@@ -554,7 +554,7 @@ def heard(
     "Probability that each fact comes up in so many mentions."
     return -np.expm1(mentions * np.log1p(-probabilities))
 
-# %% ../nbs/08_processes.ipynb #08-processes-050
+# %% ../nbs/08_processes.ipynb #08-processes-051
 @dataclass(frozen=True)
 class SantaFe(DiscreteProcess):
     "Facts come up by Zipf's law, each with one fair coin a sequence (Dębowski 2011): I_BP grows as L^exponent."
@@ -613,7 +613,7 @@ class SantaFe(DiscreteProcess):
     def lautum(self, split, length):
         return math.inf if self.bipartite_mi(split, length) > 0 else 0.0
 
-# %% ../nbs/08_processes.ipynb #08-processes-054
+# %% ../nbs/08_processes.ipynb #08-processes-055
 def latest_mention(
     process: SantaFe,
     distances: int,  # largest distance, in mentions
@@ -635,7 +635,7 @@ def pairs_at(
     d = np.arange(1, length)
     return np.minimum(np.minimum(d, length - d), min(split, length - split))
 
-# %% ../nbs/08_processes.ipynb #08-processes-057
+# %% ../nbs/08_processes.ipynb #08-processes-058
 def divergence(
     p: np.ndarray,  # a table of probabilities
     q: np.ndarray,  # another, same shape
@@ -654,7 +654,7 @@ def beta_binomial(
     k = np.arange(n + 1)
     return np.exp(-np.log(n + 1) - betaln(n - k + 1, k + 1) + betaln(k + a, n - k + b) - betaln(a, b))
 
-# %% ../nbs/08_processes.ipynb #08-processes-058
+# %% ../nbs/08_processes.ipynb #08-processes-059
 @dataclass(frozen=True)
 class PolyaUrn(DiscreteProcess):
     "Every ball drawn goes back with another of its colour: I_BP grows as (colours - 1)/2 log L."
@@ -709,7 +709,7 @@ class PolyaUrn(DiscreteProcess):
         a, m = self.balls, self.colours
         return mutual_information((a + np.eye(m)) / (m * (m * a + 1)))
 
-# %% ../nbs/08_processes.ipynb #08-processes-061
+# %% ../nbs/08_processes.ipynb #08-processes-062
 @dataclass(frozen=True)
 class Purse(DiscreteProcess):
     "One of a few bent coins, each as likely, is thrown for ever: I_BP grows to log(number of coins)."
@@ -761,7 +761,7 @@ class Purse(DiscreteProcess):
         b = np.array(self.coins)
         return mutual_information(np.stack([1 - b, b]) @ np.stack([1 - b, b]).T / len(b))
 
-# %% ../nbs/08_processes.ipynb #08-processes-065
+# %% ../nbs/08_processes.ipynb #08-processes-066
 def unseen(
     n,  # tokens in a row, any shape
     tail: float,
@@ -804,7 +804,7 @@ def repeats(
         out[d] = life[:d] @ out[d - 1 :: -1]
     return out
 
-# %% ../nbs/08_processes.ipynb #08-processes-066
+# %% ../nbs/08_processes.ipynb #08-processes-067
 @dataclass(frozen=True)
 class Renewal(DiscreteProcess):
     "Ones with independent heavy-tailed gaps between them, P(gap > g) = (g + 1)^-tail: I_BP is bounded, reached slowly."
@@ -860,7 +860,7 @@ class Renewal(DiscreteProcess):
         both = one * repeats(distance, self.tail)[-1]
         return mutual_information([[1 - 2 * one + both, one - both], [one - both, both]])
 
-# %% ../nbs/08_processes.ipynb #08-processes-069
+# %% ../nbs/08_processes.ipynb #08-processes-070
 def stationary(
     transition: np.ndarray,  # [states, states] rows add up to 1
 ) -> np.ndarray:  # [states]
@@ -869,7 +869,7 @@ def stationary(
     system = np.vstack([transition.T - np.eye(states), np.ones(states)])
     return np.linalg.lstsq(system, np.append(np.zeros(states), 1.0), rcond=None)[0].clip(0)
 
-# %% ../nbs/08_processes.ipynb #08-processes-070
+# %% ../nbs/08_processes.ipynb #08-processes-071
 @dataclass(frozen=True)
 class MarkovChain(DiscreteProcess):
     "The next token depends on the last one alone: I_BP is constant."
@@ -929,7 +929,7 @@ class MarkovChain(DiscreteProcess):
         "I(W_i; W_{i+distance})."
         return mutual_information(self.pairs(distance))
 
-# %% ../nbs/08_processes.ipynb #08-processes-078
+# %% ../nbs/08_processes.ipynb #08-processes-079
 @dataclass(frozen=True)
 class Mixed(ExactScorer):
     "A scorer mixed with fixed frequencies of tokens."
@@ -957,7 +957,7 @@ class Mixed(ExactScorer):
         own = self.scorer.logprobs(tokens)[0] + math.log1p(-self.weight)
         return torch.logaddexp(own, (frequencies.log() + math.log(self.weight))[tokens])
 
-# %% ../nbs/08_processes.ipynb #08-processes-079
+# %% ../nbs/08_processes.ipynb #08-processes-080
 TOKENS_AT_ONCE = 2**22  # of overlapping windows held in memory
 
 
@@ -992,7 +992,7 @@ class Truncated(ExactScorer):
         costs = np.append(costs, np.full(length, costs[-1]))
         return {"direct": float(costs[: length - split].sum() - costs[split:length].sum())}
 
-# %% ../nbs/08_processes.ipynb #08-processes-081
+# %% ../nbs/08_processes.ipynb #08-processes-082
 @dataclass(frozen=True)
 class Forgetful(ExactScorer):
     "A reader of Santa Fe that recalls a fact mentioned d mentions ago with probability (1 - forget) d^-decay."
@@ -1028,7 +1028,7 @@ class Forgetful(ExactScorer):
         with np.errstate(divide="ignore"):
             return {"direct": float(terms @ np.log1p(recall)), "vclub": float(terms @ np.arctanh(recall))}
 
-# %% ../nbs/08_processes.ipynb #08-processes-082
+# %% ../nbs/08_processes.ipynb #08-processes-083
 @dataclass(frozen=True)
 class Opening(ExactScorer):
     "A scorer that holds every token equally likely at the first places of whatever it reads."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TYPES', 'PACKAGES', 'app', 'repository', 'experiment_notebook', 'profile_parameters', 'notebook_parameters', 'fits',
-           'checked_parameters', 'provenance', 'save_table', 'output_folder', 'run_experiment', 'run']
+           'checked_parameters', 'provenance', 'save_table', 'output_folder', 'run_experiment', 'run', 'audit']
 
 # %% ../nbs/11_runs.ipynb #11-runs-002
 import ast
@@ -199,7 +199,56 @@ def run(
         )
     print(f"executed notebook: {executed}")
 
+# %% ../nbs/11_runs.ipynb #11-runs-017
+@app.command()
+def audit(
+    models: Annotated[
+        list[str], typer.Argument(help="names on the Hub, folders, config.json files, or types of transformers")
+    ],
+    beta: Annotated[float, typer.Option(help="exponent of the law")] = 0.76,
+    interval: Annotated[
+        tuple[float, float] | None, typer.Option(help="of beta; by default the paper's estimates and beta")
+    ] = None,
+    amplitude: Annotated[float, typer.Option(help="of the law, nats")] = 2.27,
+    length: Annotated[list[int], typer.Option(help="tokens; may be given many times")] = [4096, 131_072, 1_000_000],
+    dtype: Annotated[list[str], typer.Option(help="of the state; may be given many times")] = ["bfloat16"],
+    nats_per_scalar: Annotated[float, typer.Option(help="what a trained model stores in a scalar")] = 0.06,
+    output: Annotated[Path | None, typer.Option(help="file to write: .parquet, .csv or .md")] = None,
+    trust_remote_code: Annotated[bool, typer.Option(help="run code that comes with a model")] = False,
+):
+    "Measure the history state of models, without weights, against the law A·L^beta."
+    from l2m import state  # takes seconds: not for commands that do without
 
+    law = dict(beta=beta, interval=interval, amplitude=amplitude, nats_per_scalar=nats_per_scalar)
+    sizes = dict(lengths=length, dtypes=dtype, trust_remote_code=trust_remote_code)
+    try:
+        if output and output.suffix not in (".parquet", ".csv", ".md"):
+            raise ValueError(f"output '{output}' has no known ending: choose .parquet, .csv or .md")
+        table = state.audit(models, **law, **sizes)
+    except ValueError as error:
+        _stop(str(error))
+    brief = state.summary(table)
+    with pl.Config(
+        tbl_rows=-1, tbl_cols=-1, tbl_width_chars=10**4, fmt_str_lengths=80, tbl_hide_column_data_types=True
+    ):
+        with pl.Config(tbl_hide_dataframe_shape=True, tbl_formatting="ASCII_MARKDOWN"):
+            print(text := str(brief))
+    needed = ", ".join(f"{table[f'needed_{n}'][0]:,.0f} at {n:,} tokens" for n in length)
+    print(f"The law {amplitude:g}·L^{beta:g} needs, at {nats_per_scalar:g} nats a scalar, so many scalars: {needed}.")
+    if output:
+        _write_audit(table, text, output, law | sizes | dict(models=models))
+
+
+def _write_audit(table, text, path, parameters):
+    "Write a table in the format that its name ends in; lists do not fit into csv."
+    if path.suffix == ".parquet":
+        save_table(table, path, provenance(parameters=parameters))
+    else:
+        flat = table.drop(c for c, kind in table.schema.items() if isinstance(kind, pl.List))
+        write_atomically(path, (flat.write_csv() if path.suffix == ".csv" else text + "\n").encode())
+    print(f"table: {path}")
+
+# %% ../nbs/11_runs.ipynb #11-runs-018
 def _parsed(text: str) -> tuple[str, Any]:
     "A key and a value from `key=value`."
     key, equals, value = text.partition("=")

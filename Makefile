@@ -12,7 +12,7 @@ test book links: export TQDM_DISABLE := 1
 # Two notebooks, or two test files, at a time: each has half of the cores.
 test book: export OMP_NUM_THREADS := $(shell echo $$((($(CORES) + 1) / 2)))
 
-.PHONY: help demo test book links bench clean
+.PHONY: help demo test book links bench reproduce clean
 .DELETE_ON_ERROR:
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make book   build the book: _build/html/index.html"
 	@echo "make links  check the book's links to other sites"
 	@echo "make bench  how fast pairs are counted and processes sampled"
+	@echo "make reproduce RUN=gaussian_families/exact   compute a table of results/ again and compare"
 	@echo "make clean  remove what was built"
 
 demo: .venv/installed
@@ -59,6 +60,9 @@ _runs/%.ipynb: nbs/%.ipynb $(wildcard l2m/*.py) | .venv/installed
 bench: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python bench/pair_counts.py
 	OMP_NUM_THREADS=1 $(BIN)/python bench/processes.py
+
+reproduce: .venv/installed
+	$(BIN)/l2m reproduce $(RUN)
 
 clean:
 	rm -rf _build _runs .pytest_cache .hypothesis

@@ -297,9 +297,9 @@ def load_configuration(
             )
         return AutoConfig.from_pretrained(str(model).removesuffix("config.json"), trust_remote_code=True)
     try:
-        return CONFIG_MAPPING[kind](**{k: v for k, v in values.items() if k != "model_type"}).get_text_config(
-            decoder=True
-        )
+        with _quiet():
+            config = CONFIG_MAPPING[kind](**{k: v for k, v in values.items() if k != "model_type"})
+        return config.get_text_config(decoder=True)
     except Exception as error:  # transformers raises many kinds, with pages of text
         raise ValueError(f"{name} does not fit model_type '{kind}': {_first_line(error)}") from error
 

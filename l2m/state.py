@@ -480,10 +480,14 @@ def audit(
             | {f"needed_{n}": needed_state(n, *law, nats_per_scalar, state.vocabulary) for n in lengths}
             | {f"least_{n}": needed_state(n, *law, ceiling, state.vocabulary) for n in lengths}
             | dict(short_at=falls_short(state, *law, nats_per_scalar), short_at_bound=falls_short(state, *law, ceiling))
-            | dict(positions=state.positions, beyond_positions=[n for n, s in at.items() if s.beyond_positions])
+            | dict(
+                vocabulary=state.vocabulary,
+                positions=state.positions,
+                beyond_positions=[n for n, s in at.items() if s.beyond_positions],
+            )
             | dict(curve=[state.at(n).scalars for n in CURVE])
         )
-    schema = dict.fromkeys(("short_at", "short_at_bound", "positions"), pl.Int64) | {
+    schema = dict.fromkeys(("short_at", "short_at_bound", "vocabulary", "positions"), pl.Int64) | {
         "beyond_positions": pl.List(pl.Int64)
     }
     return pl.DataFrame(rows, infer_schema_length=None, schema_overrides=schema)

@@ -295,9 +295,10 @@ def load_configuration(
             raise ValueError(
                 f"{name} needs code that comes with it: read it, then say trust_remote_code (--trust-remote-code)"
             )
-        return AutoConfig.from_pretrained(str(model).removesuffix("config.json"), trust_remote_code=True)
     try:
         with _quiet():
+            if kind not in CONFIG_MAPPING:
+                return AutoConfig.from_pretrained(str(model).removesuffix("config.json"), trust_remote_code=True)
             config = CONFIG_MAPPING[kind](**{k: v for k, v in values.items() if k != "model_type"})
         return config.get_text_config(decoder=True)
     except Exception as error:  # transformers raises many kinds, with pages of text

@@ -388,6 +388,13 @@ class ForeignModel(PreTrainedModel):
     assert int(history_state(tmp_path, 10, trust_remote_code=True)) == 6 * 9
 
 
+def test_code_that_is_not_needed_is_not_run(tmp_path):
+    "A known type is built from transformers' own code, whatever its folder brings"
+    (tmp_path / "config.json").write_text(json.dumps(configuration("llama") | {"auto_map": {"AutoModelForCausalLM": "evil.Model"}}))
+    (tmp_path / "evil.py").write_text("raise SystemExit('was run')")
+    assert int(history_state(tmp_path, 10)) == int(history_state(configuration("llama"), 10))
+
+
 # The command
 def command(*arguments): return CliRunner().invoke(app, ["audit", *map(str, arguments)])
 

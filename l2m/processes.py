@@ -437,11 +437,11 @@ class DiscreteProcess(ExactScorer):
         self,
         length: int,  # tokens, may be 0
     ) -> float:  # nats
-        "H(W_1 … W_length)."
+        "Entropy of a block."
         raise NotImplementedError
 
     def lautum(self, split: int, length: int) -> float:  # nats; infinite where a mismatched pair is impossible
-        "KL(p_X p_Y || p_XY), by which vCLUB with the exact model is too large."
+        "Divergence of the joint parts from independent ones, by which vCLUB with the exact model is too large."
         raise NotImplementedError
 
     def unigram(self) -> Tensor:  # [vocabulary] probabilities
@@ -640,7 +640,7 @@ def divergence(
     p: np.ndarray,  # a table of probabilities
     q: np.ndarray,  # another, same shape
 ) -> float:  # nats
-    "KL(p || q)."
+    "KL of p from q; infinite where q holds impossible what p does not."
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.where(p > 0, p * (np.log(p) - np.log(q)), 0.0).sum())
 
@@ -705,7 +705,7 @@ class PolyaUrn(DiscreteProcess):
         return -self.block_entropy(split) - self.block_entropy(length - split) - self._log_probability(mixed)
 
     def two_point_mi(self, distance: int) -> float:  # nats; the same at any distance
-        "I(W_i; W_{i+distance})."
+        "Mutual information of two tokens so far apart."
         a, m = self.balls, self.colours
         return mutual_information((a + np.eye(m)) / (m * (m * a + 1)))
 
@@ -757,7 +757,7 @@ class Purse(DiscreteProcess):
         return float(-self.block_entropy(split) - self.block_entropy(length - split) - mixed)
 
     def two_point_mi(self, distance: int) -> float:  # nats; the same at any distance
-        "I(W_i; W_{i+distance})."
+        "Mutual information of two tokens so far apart."
         b = np.array(self.coins)
         return mutual_information(np.stack([1 - b, b]) @ np.stack([1 - b, b]).T / len(b))
 
@@ -855,7 +855,7 @@ class Renewal(DiscreteProcess):
         return divergence(joint.sum(1, keepdims=True) * joint.sum(0), joint)
 
     def two_point_mi(self, distance: int) -> float:  # nats
-        "I(W_i; W_{i+distance})."
+        "Mutual information of two tokens so far apart."
         one = 1 / zeta(self.tail)
         both = one * repeats(distance, self.tail)[-1]
         return mutual_information([[1 - 2 * one + both, one - both], [one - both, both]])
@@ -926,7 +926,7 @@ class MarkovChain(DiscreteProcess):
         return divergence(np.outer(self.stationary, self.stationary), self.pairs(1))
 
     def two_point_mi(self, distance: int) -> float:  # nats
-        "I(W_i; W_{i+distance})."
+        "Mutual information of two tokens so far apart."
         return mutual_information(self.pairs(distance))
 
 # %% ../nbs/08_processes.ipynb #08-processes-079

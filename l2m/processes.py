@@ -7,7 +7,7 @@ __all__ = ['MIXING', 'SHORT', 'TOKENS_AT_ONCE', 'GaussianProcess', 'DenseGaussia
            'ExactScorer', 'check_tokens', 'check_block', 'DiscreteProcess', 'process_windows', 'mentions',
            'render_mentions', 'read_mentions', 'recalled_logprobs', 'zipf', 'heard', 'SantaFe', 'latest_mention',
            'pairs_at', 'divergence', 'beta_binomial', 'PolyaUrn', 'Purse', 'unseen', 'hazards', 'age_table', 'repeats',
-           'Renewal', 'stationary', 'MarkovChain', 'Mixed', 'Truncated', 'Forgetful', 'Opening']
+           'Renewal', 'stationary', 'MarkovChain', 'Mixed', 'Truncated', 'Forgetful', 'Opening', 'learner_limits']
 
 # %% ../nbs/08_processes.ipynb #08-processes-002
 import math
@@ -687,22 +687,23 @@ class PolyaUrn(DiscreteProcess):
         drawn = torch.arange(tokens.shape[1], device=tokens.device, dtype=torch.float64)
         return torch.log((self.balls + mentions(tokens)[0].double()) / (self.colours * self.balls + drawn))
 
-    def _log_probability(self, counts: np.ndarray) -> float:
+    def mean_log_probability(self, counts: np.ndarray) -> float:
         "Mean log-probability of a sequence when each colour's count has this distribution over 0 … n."
         a, total, n = self.balls, self.colours * self.balls, len(counts) - 1
         colour = counts @ (gammaln(a + np.arange(n + 1)) - gammaln(a))
         return float(gammaln(total) - gammaln(total + n) + self.colours * colour)
 
-    def _counts(self, n: int) -> np.ndarray:  # [n + 1]
+    def colour_counts(self, n: int) -> np.ndarray:  # [n + 1] probabilities
+        "How often one colour comes in n draws."
         return beta_binomial(n, self.balls, (self.colours - 1) * self.balls)
 
     def block_entropy(self, length):
-        return -self._log_probability(self._counts(length))
+        return -self.mean_log_probability(self.colour_counts(length))
 
     def lautum(self, split, length):
         check_block(split, length)
-        mixed = np.convolve(self._counts(split), self._counts(length - split))
-        return -self.block_entropy(split) - self.block_entropy(length - split) - self._log_probability(mixed)
+        mixed = np.convolve(self.colour_counts(split), self.colour_counts(length - split))
+        return -self.block_entropy(split) - self.block_entropy(length - split) - self.mean_log_probability(mixed)
 
     def two_point_mi(self, distance: int) -> float:  # nats; the same at any distance
         "Mutual information of two tokens so far apart."
@@ -1059,3 +1060,18 @@ class Opening(ExactScorer):
         missed = places * math.log(self.vocabulary) - self.scorer.block_entropy(places)
         exact = self.scorer.limits(split, length)
         return exact | {"direct": exact["direct"] + missed}
+
+# %% ../nbs/08_processes.ipynb #08-processes-085
+def learner_limits(
+    urn: PolyaUrn,  # the process
+    learner: PolyaUrn,  # its model, with other balls
+    split: int,
+    length: int,
+) -> dict[str, float]:  # method: nats
+    "What the estimators tend to when one urn's model reads another urn."
+    check_block(split, length)
+    if urn.colours != learner.colours:
+        raise ValueError(f"{learner.colours} colours cannot read {urn.colours}: give both urns the same colours")
+    x, y, both = (learner.mean_log_probability(urn.colour_counts(n)) for n in (split, length - split, length))
+    strangers = np.convolve(urn.colour_counts(split), urn.colour_counts(length - split))
+    return {"direct": both - x - y, "vclub": both - learner.mean_log_probability(strangers)}

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['CHUNK', 'FAMILIES', 'STATES', 'SIZES', 'PAPER', 'transformers_chunk_scan', 'TRAINING_BYTES', 'Shape', 'gpt2', 'llama',
            'sliding', 'mamba', 'mamba2', 'linear', 'hybrid', 'layers_and_width', 'model_config', 'chunk_scan',
-           'VectorModel', 'known_device', 'device_bytes', 'parameter_count', 'build_model']
+           'VectorModel', 'known_device', 'device_bytes', 'parameter_count', 'build_model', 'model_arguments']
 
 # %% ../nbs/09_models.ipynb #09-models-003
 import importlib.util
 import os
+import re
 from dataclasses import dataclass
 
 import torch
@@ -219,22 +220,26 @@ class VectorModel(nn.Module):
     def __init__(
         self,
         config: PreTrainedConfig,  # of the backbone
+        length: int,  # tokens a sequence, at most
         copies: int,  # values a token
+        positions: bool = True,  # tell it where it is, if it does not know
     ):
         super().__init__()
-        width = config.hidden_size
+        width, told = config.hidden_size, positions and config.model_type != "gpt2"
         self.config, self.copies = config, copies
         self.read = nn.Sequential(nn.Linear(copies, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.backbone = AutoModel.from_config(config)
         self.backbone.get_input_embeddings().requires_grad_(False)  # never used
         self.write = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, 2 * copies))
+        self.places = nn.Parameter(0.02 * torch.randn(length, width)) if told else None
 
     def forward(
         self,
         z: Tensor,  # [n, length, copies]
     ) -> tuple[Tensor, Tensor]:  # means, positive standard deviations, both [n, length, copies]
-        past = F.pad(z[:, :-1], (0, 0, 1, 0))
-        hidden = self.backbone(inputs_embeds=self.read(past), use_cache=False).last_hidden_state
+        past = self.read(F.pad(z[:, :-1], (0, 0, 1, 0)))
+        past = past if self.places is None else past + self.places[: z.shape[1]]
+        hidden = self.backbone(inputs_embeds=past, use_cache=False).last_hidden_state
         means, scales = self.write(hidden).chunk(2, -1)
         return means, F.softplus(scales) + 1e-4
 
@@ -274,6 +279,7 @@ def build_model(
     length: int,  # tokens a sequence, at most
     vocabulary: int | None = None,  # of a token model
     copies: int | None = None,  # values a token, of a vector model
+    positions: bool = True,  # tell a vector model where it is, if it does not know
     state: int | None = None,  # numbers kept a channel, or the window; None: the family's default
     seed: int = 0,  # of the first weights
     device: str | torch.device = "cpu",  # "meta": shapes without numbers
@@ -283,7 +289,9 @@ def build_model(
         raise ValueError(f"vocabulary={vocabulary}, copies={copies}: give one of them, at least 1, tokens or vectors")
     device = known_device(device)
     config = model_config(name, size, length=length, state=state, vocabulary=vocabulary or 0)
-    make = lambda: VectorModel(config, copies) if copies else AutoModelForCausalLM.from_config(config)
+    make = lambda: (
+        VectorModel(config, length, copies, positions) if copies else AutoModelForCausalLM.from_config(config)
+    )
     with torch.device("meta"):
         model = make()
     needs, has = TRAINING_BYTES * parameter_count(model), device_bytes(device)
@@ -296,3 +304,18 @@ def build_model(
             torch.manual_seed(seed)  # transformers draws first weights from the global generator
             model = make().to(device)
     return model
+
+# %% ../nbs/09_models.ipynb #09-models-025
+def model_arguments(
+    text: str,  # "gpt2", "mamba2/16", "mamba2:24x768", "mamba2:24x768/128"
+    size: str = "tiny",  # where the text names none
+) -> dict:  # name, size and state for `build_model`
+    "A model's family, size and state from one word."
+    found = re.fullmatch(r"(\w+)(?::(\w+))?(?:/(\d+))?", text)
+    if found is None:
+        raise ValueError(f"model '{text}' is not understood: write family:size/state, as 'gpt2' or 'mamba2:24x768/128'")
+    name, own, state = found.groups()
+    return dict(name=name, size=own or size, state=state and int(state))
+
+
+assert model_arguments("mamba2:24x768/128") == dict(name="mamba2", size="24x768", state=128)

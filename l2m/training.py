@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['LOOK', 'COLUMNS', 'gaussian_kl', 'Task', 'GaussianTask', 'token_nll', 'TextTask', 'Plan', 'generator_of',
-           'Checkpoint', 'Diverged', 'train', 'Evaluation', 'evaluate', 'smooth', 'Collapse', 'collapse']
+           'Checkpoint', 'Diverged', 'train', 'Evaluation', 'evaluate', 'smooth', 'measured', 'Collapse', 'collapse']
 
 # %% ../nbs/10_training.ipynb #10-training-003
 import json
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -27,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from .models import known_device
-from .stores import fingerprint, write_atomically
+from .stores import Store, fingerprint, write_atomically
 
 # %% ../nbs/10_training.ipynb #10-training-006
 def gaussian_kl(
@@ -250,7 +251,7 @@ COLUMNS = {"step": pl.Int64, "loss": pl.Float64, "tokens": pl.Int64, "seconds": 
 
 def _judge(rows: list[tuple], new: list[tuple], plan: Plan, checkpoint: Checkpoint | None):
     "Stop a run that has gone wrong."
-    first = np.mean([row[1] for row in (rows + new)[:LOOK]])
+    first = (rows + new)[0][1]
     for step, loss, *_ in new:
         if not loss <= 10 * first:
             kept = (
@@ -388,7 +389,7 @@ def evaluate(
     task.check(model, first + n)
     model.to(device).eval()
     for start in tqdm(range(0, n, batch), desc="evaluate", delay=2, leave=False):
-        samples = task.draw(first + start, min(batch, n - start), generator_of(device, "evaluate", seed, start), device)
+        samples = task.draw(first + start, min(batch, n - start), generator_of(device, seed, "evaluate", start), device)
         with _autocast(autocast, device):
             parts.append(task.scores(model, samples))
     scores = {name: torch.cat([part[name] for part in parts]).double() for name in parts[0]}
@@ -409,7 +410,32 @@ def smooth(
     means = pl.col("position").log().mean().exp(), pl.col(score, f"{score}_stderr").mean()
     return table.group_by(octave).agg(*means).sort("bin").drop("bin")
 
-# %% ../nbs/10_training.ipynb #10-training-033
+# %% ../nbs/10_training.ipynb #10-training-034
+def measured(
+    store: Store,
+    key: str,  # of the run in the store
+    build: Callable[[], nn.Module],  # makes the model with its first weights
+    task: Task,
+    plan: Plan,
+    n: int,  # fresh sequences to evaluate on
+    batch: int,  # of these at once
+    *,
+    judge: Task | None = None,  # what to evaluate on, if not the task itself
+    device: str | torch.device = "cpu",
+) -> pl.DataFrame:  # the table of `evaluate`, with `average`, `average_stderr` and `seconds` of training in every row
+    "Train and evaluate once; its loss curve is beside it in the store, under `key`-curve."
+    if key not in store:
+        model, judge = build(), judge or task
+        curve = train(model, task, plan, store.folder / f"{key}.run", device=device)
+        scores = evaluate(model, judge, n, batch, seed=plan.seed, device=device, autocast=plan.autocast)
+        average, stderr = list(scores.averages.values())[:2]
+        constants = {"average": average, "average_stderr": stderr, "seconds": curve["seconds"][-1]}
+        store.write(f"{key}-curve", curve)
+        store.write(key, scores.table.with_columns(pl.lit(v).alias(k) for k, v in constants.items()))
+        shutil.rmtree(store.folder / f"{key}.run")
+    return store.read(key)
+
+# %% ../nbs/10_training.ipynb #10-training-037
 @dataclass(frozen=True)
 class Collapse:
     "One curve through all points."

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['CHUNK', 'FAMILIES', 'STATES', 'SIZES', 'PAPER', 'transformers_chunk_scan', 'TRAINING_BYTES', 'Shape', 'gpt2', 'llama',
-           'sliding', 'mamba', 'mamba2', 'linear', 'hybrid', 'layers_and_width', 'model_config', 'chunk_scan',
+           'sliding', 'mamba', 'mamba2', 'linear', 'hybrid', 'layers_and_width', 'model_config', 'chunk_scan', 'clock',
            'VectorModel', 'known_device', 'device_bytes', 'parameter_count', 'build_model', 'model_arguments']
 
 # %% ../nbs/09_models.ipynb #09-models-003
 import importlib.util
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -214,6 +215,15 @@ if importlib.util.find_spec("mamba_ssm") is None:
     modeling_mamba2.mamba2_chunk_scan = modeling_bamba.mamba2_chunk_scan = chunk_scan
 
 # %% ../nbs/09_models.ipynb #09-models-020
+def clock(
+    length: int,  # tokens
+) -> Tensor:  # [length, 2 * hands]
+    "Sine and cosine of hands that turn once in 4, 16, 64, … tokens, up to the length."
+    hands = max(1, math.ceil(math.log(length, 4) - 1e-9))
+    angles = 2 * math.pi * torch.arange(length)[:, None] / 4.0 ** torch.arange(1, hands + 1)
+    return torch.cat([angles.sin(), angles.cos()], 1)
+
+# %% ../nbs/09_models.ipynb #09-models-021
 class VectorModel(nn.Module):
     "Means and standard deviations of every vector, given those before it."
 
@@ -222,28 +232,29 @@ class VectorModel(nn.Module):
         config: PreTrainedConfig,  # of the backbone
         length: int,  # tokens a sequence, at most
         copies: int,  # values a token
-        positions: bool = True,  # tell it where it is, if it does not know
+        positions: bool = True,  # tell it where it is
     ):
         super().__init__()
-        width, told = config.hidden_size, positions and config.model_type != "gpt2"
+        width = config.hidden_size
         self.config, self.copies = config, copies
-        self.read = nn.Sequential(nn.Linear(copies, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.register_buffer("clock", clock(length) if positions else torch.zeros(length, 0), persistent=False)
+        told = copies + self.clock.shape[1]
+        self.read = nn.Sequential(nn.Linear(told, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.backbone = AutoModel.from_config(config)
         self.backbone.get_input_embeddings().requires_grad_(False)  # never used
         self.write = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, 2 * copies))
-        self.places = nn.Parameter(0.02 * torch.randn(length, width)) if told else None
 
     def forward(
         self,
         z: Tensor,  # [n, length, copies]
     ) -> tuple[Tensor, Tensor]:  # means, positive standard deviations, both [n, length, copies]
-        past = self.read(F.pad(z[:, :-1], (0, 0, 1, 0)))
-        past = past if self.places is None else past + self.places[: z.shape[1]]
-        hidden = self.backbone(inputs_embeds=past, use_cache=False).last_hidden_state
+        past = F.pad(z[:, :-1], (0, 0, 1, 0))
+        told = torch.cat([past, self.clock[: z.shape[1]].expand(len(z), -1, -1)], -1)
+        hidden = self.backbone(inputs_embeds=self.read(told), use_cache=False).last_hidden_state
         means, scales = self.write(hidden).chunk(2, -1)
         return means, F.softplus(scales) + 1e-4
 
-# %% ../nbs/09_models.ipynb #09-models-022
+# %% ../nbs/09_models.ipynb #09-models-023
 def known_device(
     device: str | torch.device,  # "cpu", "cuda", "cuda:1", "mps"; "meta" for shapes without numbers
 ) -> torch.device:
@@ -266,7 +277,7 @@ def device_bytes(device: torch.device) -> float:
 
 TRAINING_BYTES = 16  # a parameter in float32: weight, gradient, two averages
 
-# %% ../nbs/09_models.ipynb #09-models-023
+# %% ../nbs/09_models.ipynb #09-models-024
 def parameter_count(model: nn.Module) -> int:
     "Trained parameters, shared ones once."
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -279,7 +290,7 @@ def build_model(
     length: int,  # tokens a sequence, at most
     vocabulary: int | None = None,  # of a token model
     copies: int | None = None,  # values a token, of a vector model
-    positions: bool = True,  # tell a vector model where it is, if it does not know
+    positions: bool = True,  # tell a vector model where it is
     state: int | None = None,  # numbers kept a channel, or the window; None: the family's default
     seed: int = 0,  # of the first weights
     device: str | torch.device = "cpu",  # "meta": shapes without numbers
@@ -305,7 +316,7 @@ def build_model(
             model = make().to(device)
     return model
 
-# %% ../nbs/09_models.ipynb #09-models-025
+# %% ../nbs/09_models.ipynb #09-models-026
 def model_arguments(
     text: str,  # "gpt2", "mamba2/16", "mamba2:24x768", "mamba2:24x768/128"
     size: str = "tiny",  # where the text names none

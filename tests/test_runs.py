@@ -19,6 +19,8 @@ EXPERIMENTS = sorted(p.stem for p in (ROOT / "nbs" / "experiments").glob("*.ipyn
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 @pytest.mark.parametrize("profile", sorted(p.stem for p in (ROOT / "params").glob("*.yml")))
 def test_every_profile_fits_its_notebook(experiment, profile):
+    if profile == "paper" and experiment not in ("gaussian_kl", "santa_fe_kl", "position_nll"):
+        pytest.skip("only experiments that train have the paper's sizes")
     parameters = checked_parameters(experiment_notebook(experiment), profile_parameters(profile, experiment))
     assert {"output", "seed"} <= set(parameters)
 

@@ -22,6 +22,7 @@ help:
 	@echo "make links  check the book's links to other sites"
 	@echo "make bench  how fast pairs are counted and processes sampled"
 	@echo "make reproduce RUN=gaussian_families/exact   compute a table of results/ again and compare"
+	@echo "make bench  how fast pairs are counted, and merged from disk"
 	@echo "make clean  remove what was built"
 
 demo: .venv/installed
@@ -63,6 +64,7 @@ bench: .venv/installed
 
 reproduce: .venv/installed
 	$(BIN)/l2m reproduce $(RUN)
+	POLARS_MAX_THREADS=2 $(BIN)/python bench/spilling.py
 
 clean:
 	rm -rf _build _runs .pytest_cache .hypothesis

@@ -192,7 +192,7 @@ def spilled_pair_counts(
     folder: str | Path,  # for the runs, some 10 bytes a distinct pair of a batch; left there for the caller to delete
     *,
     vocabulary: int,  # V, more than any id
-    memory: int = 2**31,  # bytes to be used at most, beyond one document
+    memory: int = 2**31,  # bytes to be used at most, beyond one document and a few million a thread of Polars
     reach: int | None = None,  # as in `pair_counts`; None: each distance its own
 ) -> Iterator[tuple[int, pl.DataFrame]]:  # distance and a part of its table; parts are disjoint and in order
     "`pair_counts` of many distances in one pass over documents whose counts do not fit into memory."

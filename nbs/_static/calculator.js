@@ -28,7 +28,9 @@ function fallsShort(model, law, price) {
 }
 
 const grouped = (x) => Math.round(x).toLocaleString("en-US");
-const brief = (x) => (x >= 1e6 ? x.toPrecision(3).replace(/e\+?(\d+)/, "·10^$1") : grouped(x));
+const superscript = (d) => [...String(d)].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("");
+const power = (d) => `10${superscript(d)}`;
+const brief = (x) => (x >= 1e6 ? x.toPrecision(3).replace(/e\+?(\d+)/, (_, d) => `·${power(d)}`) : grouped(x));
 const figures = (x) => (x === null ? "never" : x < 1e15 ? grouped(x) : brief(x));
 
 function line(chart, points, attributes) {
@@ -52,11 +54,11 @@ function draw(chart, model, law, price, length) {
   chart.replaceChildren();
   for (let d = 1; d <= decades[1]; d++) {
     line(chart, [[x(10 ** d), top], [x(10 ** d), bottom]], { class: "l2m-grid" });
-    if (d % 2 === 0) text(chart, x(10 ** d), bottom + 18, `10^${d}`, { "text-anchor": "middle" });
+    if (d % 2 === 0) text(chart, x(10 ** d), bottom + 18, power(d), { "text-anchor": "middle" });
   }
   for (let d = heights[0]; d <= heights[1]; d += 2) {
     line(chart, [[left, y(10 ** d)], [right, y(10 ** d)]], { class: "l2m-grid" });
-    text(chart, left - 6, y(10 ** d) + 4, `10^${d}`, { "text-anchor": "end" });
+    text(chart, left - 6, y(10 ** d) + 4, power(d), { "text-anchor": "end" });
   }
   text(chart, (left + right) / 2, bottom + 36, "block length L (tokens)", { "text-anchor": "middle" });
   text(chart, 14, (top + bottom) / 2, "scalars", { "text-anchor": "middle", transform: `rotate(-90 14 ${(top + bottom) / 2})` });

@@ -17,7 +17,7 @@ help:
 	@echo "make test   run every test"
 	@echo "make book   build the book: _build/html/index.html"
 	@echo "make links  check the book's links to other sites"
-	@echo "make bench  how fast pairs are counted"
+	@echo "make bench  how fast pairs are counted and models are trained"
 	@echo "make clean  remove what was built"
 
 demo: .venv/installed
@@ -55,6 +55,7 @@ _runs/%.ipynb: nbs/%.ipynb $(wildcard l2m/*.py) | .venv/installed
 
 bench: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python bench/pair_counts.py
+	OMP_NUM_THREADS=1 $(BIN)/python bench/training.py
 
 clean:
 	rm -rf _build _runs .pytest_cache .hypothesis

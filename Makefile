@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 NOTEBOOKS := $(wildcard nbs/*.ipynb nbs/experiments/*.ipynb)
 RUNS := $(NOTEBOOKS:nbs/%=_runs/%)
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 BOOK := $(BIN)/jupyter-book build nbs --config _config.yml --toc $(CURDIR)/_toc.yml --path-output .
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 test book links: export TQDM_DISABLE := 1
+# Two notebooks, or two test files, at a time: each has half of the cores.
+test book: export OMP_NUM_THREADS := $(shell echo $$((($(CORES) + 1) / 2)))
 
-.PHONY: help demo test book links bench clean
+.PHONY: help demo test book links bench reproduce clean
 .DELETE_ON_ERROR:
 
 help:
@@ -18,6 +21,8 @@ help:
 	@echo "make book   build the book: _build/html/index.html"
 	@echo "make links  check the book's links to other sites"
 	@echo "make bench  how fast pairs are counted and models are trained"
+	@echo "make bench  how fast pairs are counted and processes sampled"
+	@echo "make reproduce RUN=gaussian_families/exact   compute a table of results/ again and compare"
 	@echo "make clean  remove what was built"
 
 demo: .venv/installed
@@ -25,16 +30,16 @@ demo: .venv/installed
 
 # The book executes every chapter and experiment, and the browser tests read it; pytest speaks last.
 test: book
-	$(BIN)/nbdev_test --skip_folder_re '^(experiments|[_.].*)$$'
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # Built afresh each time: Sphinx repeats no warning about a page that it does not read again.
-book: $(RUNS)
+book: .venv/installed
+	$(MAKE) --no-print-directory -j 2 $(RUNS)
 	rm -rf _build
 	$(BOOK) -n -W --keep-going --quiet
 	@echo "The book is in _build/html/index.html"
 
-links: $(RUNS)
+links: book
 	$(BOOK) --builder linkcheck
 
 _runs/experiments/%.ipynb: nbs/experiments/%.ipynb params/ci.yml $(wildcard l2m/*.py) | .venv/installed
@@ -56,6 +61,10 @@ _runs/%.ipynb: nbs/%.ipynb $(wildcard l2m/*.py) | .venv/installed
 bench: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python bench/pair_counts.py
 	OMP_NUM_THREADS=1 $(BIN)/python bench/training.py
+	OMP_NUM_THREADS=1 $(BIN)/python bench/processes.py
+
+reproduce: .venv/installed
+	$(BIN)/l2m reproduce $(RUN)
 
 clean:
 	rm -rf _build _runs .pytest_cache .hypothesis

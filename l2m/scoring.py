@@ -11,6 +11,7 @@ __all__ = ['LOGITS_AT_ONCE', 'OPENINGS', 'Continuation', 'Scorer', 'State', 'app
 import copy
 import math
 import os
+import shutil
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -342,9 +343,12 @@ def dequantized(
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     model.save_pretrained(part)
     tokenizer.save_pretrained(part)
-    if folder.exists():
-        return folder  # another process was faster
-    part.rename(folder)
+    try:
+        part.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+        shutil.rmtree(part)  # another process was faster
     return folder
 
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from hypothesis import given, strategies as st
 
-from l2m.runs import checked_parameters, experiment_notebook, fits, notebook_parameters, output_folder, profile_parameters, provenance, repository, save_table
+from l2m.runs import checked_parameters, compare_tables, experiment_notebook, fits, notebook_parameters, output_folder, profile_parameters, provenance, published_run, repository, save_table
 
 ROOT = Path(__file__).parents[1]
 COMMAND = Path(sys.executable).parent / "l2m"
@@ -90,3 +90,32 @@ def test_the_repository_is_found_from_inside_and_outside(tmp_path, monkeypatch):
     assert repository() == ROOT
     monkeypatch.chdir(tmp_path)
     assert repository() == ROOT
+
+
+def test_tables_are_compared_by_their_own_errors():
+    old = pl.DataFrame({"model": ["m", "n"], "mi": [1.0, 2.0], "stderr": [0.1, 0.1], "beta": [0.5, 0.6], "beta_low": [0.4, 0.5], "beta_high": [0.6, 0.7],
+                        "n": [8, 8], "missing": [None, 1.0], "draws": [[1.0], [2.0]], "seconds": [3, 4]})
+    verdict = lambda **changed: {c: a for c, a in compare_tables(old, old.with_columns(**changed)).select("column", "agrees").iter_rows()}
+    assert verdict() == dict.fromkeys(["model", "mi", "beta", "n", "missing"], True)
+    assert all(verdict(mi=pl.col("mi") + 0.29, beta=pl.col("beta") - 0.29, seconds=pl.lit(0), draws=pl.lit([0.0])).values())
+    for column, change in {"mi": pl.col("mi") + 0.31, "beta": pl.col("beta") + 0.31, "n": pl.lit(9), "model": pl.lit("m"), "missing": pl.lit(1.0)}.items():
+        assert verdict(**{column: change}) == {**verdict(), column: False}
+    with pytest.raises(ValueError, match="different shapes"): compare_tables(old, old.head(1))
+
+
+def test_a_published_run_is_found_by_its_name():
+    tables = published_run("gaussian_families/exact")
+    assert set(tables) == {"table", "laws"} and all(history["experiment"] == "gaussian_families" for _, history in tables.values())
+    with pytest.raises(ValueError, match="no published run: choose one of"): published_run("gaussian_families/another")
+
+
+def test_every_published_run_can_be_run_again():
+    for path in (ROOT / "results").glob("*/*/*.json"):
+        history = json.loads(path.read_text())
+        assert checked_parameters(experiment_notebook(history["experiment"]), history["parameters"]), path
+
+
+def test_reproduce_says_whether_a_run_agrees(tmp_path):
+    wrong = [COMMAND, "reproduce", "gaussian_families/exact", "-p", "layers=2", "-p", "blocks=50", "--output", str(tmp_path)]
+    done = subprocess.run(wrong, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1 and "different shapes" in done.stderr.splitlines()[-1]

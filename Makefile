@@ -20,6 +20,7 @@ help:
 	@echo "make test   run every test"
 	@echo "make book   build the book: _build/html/index.html"
 	@echo "make links  check the book's links to other sites"
+	@echo "make bench  how fast pairs are counted and models are trained"
 	@echo "make bench  how fast pairs are counted and processes sampled"
 	@echo "make reproduce RUN=gaussian_families/exact   compute a table of results/ again and compare"
 	@echo "make bench  how fast pairs are counted, and merged from disk"
@@ -60,6 +61,7 @@ _runs/%.ipynb: nbs/%.ipynb $(wildcard l2m/*.py) | .venv/installed
 
 bench: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python bench/pair_counts.py
+	OMP_NUM_THREADS=1 $(BIN)/python bench/training.py
 	OMP_NUM_THREADS=1 $(BIN)/python bench/processes.py
 
 reproduce: .venv/installed

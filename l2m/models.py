@@ -158,6 +158,7 @@ def model_config(
     config = FAMILIES[name](Shape(layers, width, heads, length, state))
     config.vocab_size, config.bos_token_id = vocabulary + 1, vocabulary
     config.eos_token_id, config.pad_token_id, config.tie_word_embeddings = None, None, True
+    config.use_cache = False  # caches are for generation
     return config
 
 # %% ../nbs/09_models.ipynb #09-models-014

@@ -26,7 +26,7 @@ from .information import entropy, grassberger_g
 from .scaling import small_sample_stretch
 from .stores import Store, fingerprint, write_atomically
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-013
+# %% ../nbs/05_two_point.ipynb #05-two-point-015
 def _documents(tokens) -> list[np.ndarray]:
     "Token ids as a list of checked 1-d arrays, one a document."
     documents = [
@@ -68,7 +68,7 @@ def _pairs(documents: list[np.ndarray], distance: int, reach: int) -> tuple[np.n
         [ids[distance : len(ids) - reach + distance] for ids in long]
     )
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-014
+# %% ../nbs/05_two_point.ipynb #05-two-point-016
 def pack(
     first: np.ndarray,  # [pairs] token ids
     second: np.ndarray,  # [pairs] token ids
@@ -124,7 +124,7 @@ def _as_pairs(keys: np.ndarray, counts: np.ndarray, vocabulary: int) -> pl.DataF
     first = keys // keys.dtype.type(vocabulary)
     return pl.DataFrame({"first": first, "second": keys - first * keys.dtype.type(vocabulary), "count": counts})
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-017
+# %% ../nbs/05_two_point.ipynb #05-two-point-019
 BYTES_PER_PAIR = 190  # resident memory that counting or merging takes a pair, at the most
 
 
@@ -185,7 +185,7 @@ class PairRuns:
         inner = {int(key) // self.groups * self.groups for key in sample[len(runs) :: len(runs)]}
         return sorted({0, *inner, 2**64})
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-018
+# %% ../nbs/05_two_point.ipynb #05-two-point-020
 def spilled_pair_counts(
     documents: Iterable[np.ndarray],  # token ids, one array a document; read once
     distances: Sequence[int],
@@ -241,7 +241,7 @@ def _packed(
     group = np.repeat([group for _, group in long], [len(ids) - reach for ids, _ in long])
     return pack(first, second, vocabulary, group, groups)
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-022
+# %% ../nbs/05_two_point.ipynb #05-two-point-024
 @dataclass(frozen=True)
 class CountSums:
     "What Grassberger's entropy needs of counts, for the whole and without each group; parts with different symbols add up."
@@ -290,7 +290,7 @@ def count_sums(
     changes = np.bincount(group, _n_g(whole) - _n_g(whole - counts), groups)
     return CountSums(int(n.sum()), float(_n_g(n).sum()), np.bincount(group, counts, groups).astype(np.int64), changes)
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-023
+# %% ../nbs/05_two_point.ipynb #05-two-point-025
 def _information(
     parts: Iterable[tuple[np.ndarray, np.ndarray]], vocabulary: int, groups: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -310,7 +310,7 @@ def _information(
     with np.errstate(invalid="ignore"):
         return single[0] + single[1] - pairs.entropies(), pairs.group_totals
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-027
+# %% ../nbs/05_two_point.ipynb #05-two-point-029
 def tokenizer_fingerprint(tokenizer) -> str:
     "Equal for tokenizers that cut texts alike."
     return fingerprint(
@@ -362,7 +362,7 @@ def _through(store: Store, corpus: Corpus, tokenizer) -> Iterator[np.ndarray]:
 def _as_shard(documents: list[np.ndarray]) -> pl.DataFrame:
     return pl.DataFrame({"tokens": documents}, schema={"tokens": pl.List(pl.UInt32)})
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-028
+# %% ../nbs/05_two_point.ipynb #05-two-point-030
 def _grouped(documents: Iterable[np.ndarray], reach: int, groups: int, tally: list) -> Iterator[tuple[np.ndarray, int]]:
     "Documents that are long enough, each with its group; the tally takes the number of tokens of every document."
     held = [0] * groups
@@ -406,7 +406,7 @@ def _count_all(
     for distance, kind in steps:
         yield distance, kind, *_information(runs.parts(name(distance, kind)), vocabulary, groups)
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-029
+# %% ../nbs/05_two_point.ipynb #05-two-point-031
 def two_point_mi(
     corpus: Corpus,
     tokenizer,  # of transformers
@@ -463,7 +463,7 @@ def _key(distance: int, kind: str) -> str:
 def _shard(information: np.ndarray, pairs: np.ndarray, documents: int) -> pl.DataFrame:
     return pl.DataFrame({"information": [information], "pairs": [pairs], "documents": [documents]})
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-030
+# %% ../nbs/05_two_point.ipynb #05-two-point-032
 def _checked_documents(documents, tally: list[int], reach: int, name: str):
     "The same documents; an error where fewer than two are long enough."
     head = list(islice(documents, 2))
@@ -519,7 +519,7 @@ def _estimates(shards: dict[int, list[pl.DataFrame]], draws: int, seed: int) -> 
         .select(columns)
     )
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-041
+# %% ../nbs/05_two_point.ipynb #05-two-point-043
 def _line(distances: np.ndarray, excess: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Least squares line through log excess [..., distances]: (alpha, A, sum of squares), each [...]."
     x, y = np.log(distances) - np.log(distances).mean(), np.log(excess)
@@ -572,7 +572,7 @@ class TwoPointLaw:
             + "".join(f"; {note}" for note in self.notes)
         )
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-042
+# %% ../nbs/05_two_point.ipynb #05-two-point-044
 def _draws(table: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     "Estimates [1 + draws, distances] and pooled floors [1 + draws, 1], the estimate first, draws stretched for few groups."
     stretch = small_sample_stretch(table["groups"][0])
@@ -625,7 +625,7 @@ def fit_two_point(
         notes,
     )
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-043
+# %% ../nbs/05_two_point.ipynb #05-two-point-045
 def compare_floors(
     table: pl.DataFrame,  # from `two_point_mi`
     *,

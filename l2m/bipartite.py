@@ -408,7 +408,7 @@ def bipartite_mi(
         .sort("method", "ratio", "length")
     )
 
-# %% ../nbs/04_bipartite.ipynb #04-bipartite-041
+# %% ../nbs/04_bipartite.ipynb #04-bipartite-046
 def code_length(
     scores: BipartiteScores,
     quantiles: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95),

@@ -20,8 +20,7 @@ help:
 	@echo "make test   run every test"
 	@echo "make book   build the book: _build/html/index.html"
 	@echo "make links  check the book's links to other sites"
-	@echo "make bench  how fast pairs are counted and models are trained"
-	@echo "make bench  how fast pairs are counted and processes sampled"
+	@echo "make bench  how fast pairs are counted, processes sampled and models trained"
 	@echo "make reproduce RUN=gaussian_families/exact   compute a table of results/ again and compare"
 	@echo "make clean  remove what was built"
 

@@ -212,8 +212,8 @@ class Plan:
             raise ValueError(
                 f"warmup={self.warmup}, learning_rate={self.learning_rate}: choose 0 <= warmup < steps={self.steps}, and a positive rate"
             )
-        if self.autocast not in (None, "bfloat16", "float16"):
-            raise ValueError(f"autocast='{self.autocast}' is unknown: choose 'bfloat16', 'float16' or None")
+        if self.autocast not in (None, "bfloat16"):
+            raise ValueError(f"autocast='{self.autocast}' is unknown: choose 'bfloat16' or None")
 
     def rate(self, step: int) -> float:
         "The learning rate of a step."

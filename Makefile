@@ -20,8 +20,10 @@ help:
 	@echo "make test   run every test"
 	@echo "make book   build the book: _build/html/index.html"
 	@echo "make links  check the book's links to other sites"
+	@echo "make bench  how fast pairs are counted and models are trained"
 	@echo "make bench  how fast pairs are counted, processes sampled and models trained"
 	@echo "make reproduce RUN=gaussian_families/exact   compute a table of results/ again and compare"
+	@echo "make bench  how fast pairs are counted, and merged from disk"
 	@echo "make clean  remove what was built"
 
 demo: .venv/installed
@@ -59,8 +61,9 @@ _runs/%.ipynb: nbs/%.ipynb $(wildcard l2m/*.py) | .venv/installed
 
 bench: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python bench/pair_counts.py
-	OMP_NUM_THREADS=1 $(BIN)/python bench/training.py
+	POLARS_MAX_THREADS=2 $(BIN)/python bench/spilling.py
 	OMP_NUM_THREADS=1 $(BIN)/python bench/processes.py
+	OMP_NUM_THREADS=1 $(BIN)/python bench/training.py
 
 reproduce: .venv/installed
 	$(BIN)/l2m reproduce $(RUN)

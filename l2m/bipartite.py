@@ -8,9 +8,10 @@ __all__ = ['blocks', 'groups_of', 'BipartiteScores', 'measure_bipartite', 'load_
 
 # %% ../nbs/04_bipartite.ipynb #04-bipartite-002
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import pairwise
 from numbers import Integral
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def _reach(plan: pl.DataFrame) -> dict[int, int]:
 # %% ../nbs/04_bipartite.ipynb #04-bipartite-008
 def groups_of(
     documents: Sequence[str],  # document of each window
-    shuffles: int,  # partners of each window
+    shuffles: int,  # partners of each window; 0: every document is a group of its own
 ) -> tuple[np.ndarray, np.ndarray]:  # [n] group of each window; [n, shuffles] the windows that continue its contexts
     "Document-disjoint groups, and for each window its partners: windows of other documents of its group."
     windows = {}
@@ -79,7 +80,7 @@ def groups_of(
 class BipartiteScores:
     "Log-probabilities (nats) of every token in the three kinds of passes."
 
-    joint: np.ndarray  # [n, length] each window read from its start
+    joint: np.ndarray  # [n, length] each window read from its start; NaN beyond the longest block scored for it
     alone: dict[int, np.ndarray]  # split: [n, m] tokens after the split, read alone
     crossed: dict[int, np.ndarray]  # split: [n, shuffles, m] partners' tokens read after this window's first ones
     partners: np.ndarray  # [n, shuffles] which window's tokens those are
@@ -95,15 +96,44 @@ class BipartiteScores:
 
     @property
     def tokens_per_pair(self) -> int:
-        "How many tokens were scored for each pair (BOS not counted)."
+        "How many tokens were scored for a window that has every length (BOS not counted)."
         return self.joint.shape[1] + sum(a.shape[1] * (1 + self.partners.shape[1]) for a in self.alone.values())
 
-# %% ../nbs/04_bipartite.ipynb #04-bipartite-012
+    @property
+    def tokens(self) -> int:
+        "How many tokens were scored in all (BOS not counted)."
+        return sum(int((~np.isnan(a)).sum()) for a in (self.joint, *self.alone.values(), *self.crossed.values()))
+
+# %% ../nbs/04_bipartite.ipynb #04-bipartite-013
+def _counts(lengths: Sequence[int] | Mapping[int, int], ratios: Sequence[int], n: int) -> dict[tuple[int, int], int]:
+    "How many windows are scored at each block (ratio, length)."
+    counts = {}
+    for L in lengths:
+        count = lengths[L] if isinstance(lengths, Mapping) else n
+        if not isinstance(count, Integral) or not 2 <= count <= n:
+            raise ValueError(
+                f"{count} windows at length {L}: choose a whole number, at least 2 and at most the {n} drawn"
+            )
+        for r in ratios:
+            counts[r, L // r * r] = max(int(count), counts.get((r, L // r * r), 0))
+    return counts
+
+
+def _shards(plan: pl.DataFrame, n: int, batch_size: int) -> dict[str, tuple[range, dict[int, int]]]:
+    "Key of each shard: its windows, and how many tokens of Y they need at each split. Every window of a shard has the same blocks."
+    shards = {}
+    for a, b in pairwise(sorted({0, *plan["windows"], n})):
+        reach = _reach(plan.filter(pl.col("windows") > a))
+        for i in range(a, b if reach else a, batch_size):
+            shards[f"scores-{i:06d}"] = range(i, min(i + batch_size, b)), reach
+    return shards
+
+# %% ../nbs/04_bipartite.ipynb #04-bipartite-014
 def _score_batch(
     scorer: Scorer, windows: Windows, partners: np.ndarray, reach: dict[int, int], rows: range
 ) -> pl.DataFrame:
     "One shard: the three kinds of passes for some windows; columns window, kind, split, shuffle, logprobs."
-    tokens, of = windows.tokens, partners[list(rows)]
+    tokens, of = windows.tokens[:, : max(s + m for s, m in reach.items())], partners[list(rows)]
     kinds = [("alone", s, 0) for s in reach] + [("crossed", s, k) for s in reach for k in range(partners.shape[1])]
     after = [
         Continuation(0, tokens[list(rows), s : s + reach[s]])
@@ -127,46 +157,46 @@ def _score_batch(
         )
     return pl.concat(frames)
 
-# %% ../nbs/04_bipartite.ipynb #04-bipartite-013
+# %% ../nbs/04_bipartite.ipynb #04-bipartite-015
 def measure_bipartite(
     scorer: Scorer,
     windows: Windows,  # windows at least as long as the longest block
     *,
-    lengths: Sequence[int],  # block lengths L
+    lengths: Sequence[int] | Mapping[int, int],  # block lengths L; a mapping says how many windows each is scored on
     ratios: Sequence[int] = (2,),  # L / split
-    shuffles: int = 1,  # partners of each window
+    shuffles: int = 1,  # partners of each window; 0: no crossed passes, for the direct estimate alone
     store: str | Path | None = None,  # folder to fill and resume from; None: nothing is kept
     batch_size: int = 8,  # windows scored at once; one batch is one shard
     rank: int = 0,  # which of `world_size` processes this is
     world_size: int = 1,  # how many processes fill the store together
 ) -> BipartiteScores:
     "Score every window jointly, alone and crossed; resume where an earlier start stopped."
-    plan = blocks(lengths, ratios)
+    plan = blocks(list(lengths), ratios)
     _check_measurable(scorer, windows, plan, shuffles, batch_size, rank, world_size, store)
+    counts = _counts(lengths, ratios, len(windows))
+    plan = plan.with_columns(windows=pl.Series([counts[r, L] for r, L, _ in plan.iter_rows()]))
     group, partners = groups_of(windows.documents, shuffles)
-    lengths, ratios = sorted(set(map(int, lengths))), sorted(set(map(int, ratios)))
-    longest, reach = plan["length"].max(), _reach(plan)
+    _check_groups(plan, group)
+    longest, shards = plan["length"].max(), _shards(plan, len(windows), batch_size)
     windows = replace(windows, tokens=windows.tokens[:, :longest], chars=windows.chars[:, :longest])
     with tempfile.TemporaryDirectory() as scratch:
-        shelf = Store(
-            store if store is not None else scratch, _parameters(scorer, windows, lengths, ratios, shuffles, batch_size)
-        )
-        shards = {
-            f"scores-{i:06d}": range(i, min(i + batch_size, len(windows))) for i in range(0, len(windows), batch_size)
-        }
+        work = _parameters(scorer, windows, lengths, ratios, plan, shuffles, batch_size)
+        shelf = Store(store if store is not None else scratch, work)
         mine = [key for i, key in enumerate(shards) if i % world_size == rank and key not in shelf]
         if "windows" not in shelf:
             roles = {"group": group, "partners": partners}
-            shelf.write("windows", windows.table().with_columns(**{k: pl.Series(v.tolist()) for k, v in roles.items()}))
-        with tqdm(
-            total=len(windows), initial=len(windows) - sum(len(shards[k]) for k in mine), unit="pair", desc="scoring"
-        ) as bar:
+            kinds = {"group": pl.Int64, "partners": pl.List(pl.Int64)}
+            roles = {k: pl.Series(v.tolist(), dtype=kinds[k]) for k, v in roles.items()}
+            shelf.write("windows", windows.table().with_columns(**roles))
+        left, total = sum(len(shards[key][0]) for key in mine), sum(len(rows) for rows, _ in shards.values())
+        with tqdm(total=total, initial=total - left, unit="window", desc="scoring") as bar:
             for key in mine:
-                shelf.write(key, _score_batch(scorer, windows, partners, reach, shards[key]))
-                bar.update(len(shards[key]))
+                rows, reach = shards[key]
+                shelf.write(key, _score_batch(scorer, windows, partners, reach, rows))
+                bar.update(len(rows))
         return load_scores(shelf.folder)
 
-# %% ../nbs/04_bipartite.ipynb #04-bipartite-014
+# %% ../nbs/04_bipartite.ipynb #04-bipartite-016
 def _check_measurable(scorer, windows, plan, shuffles, batch_size, rank, world_size, store):
     "Refuse what cannot be measured before anything is scored."
     longest = plan["length"].max()
@@ -180,15 +210,25 @@ def _check_measurable(scorer, windows, plan, shuffles, batch_size, rank, world_s
             f"length {longest} exceeds the {scorer.context_limit}-token context of '{scorer.name}': "
             f"choose lengths <= {scorer.context_limit - needed + longest}"
         )
-    if not all(isinstance(v, Integral) and v >= 1 for v in (shuffles, batch_size)):
-        raise ValueError(f"shuffles={shuffles} and batch_size={batch_size} must be whole numbers, at least 1")
+    if not all(isinstance(v, Integral) for v in (shuffles, batch_size)) or shuffles < 0 or batch_size < 1:
+        raise ValueError(f"shuffles={shuffles} and batch_size={batch_size} must be whole numbers, at least 0 and 1")
     if not 0 <= rank < world_size:
         raise ValueError(f"rank {rank} is not one of {world_size} processes: choose 0 <= rank < world_size")
     if world_size > 1 and store is None:
         raise ValueError(f"{world_size} processes need a store to share: name a folder")
 
 
-def _parameters(scorer, windows, lengths, ratios, shuffles, batch_size) -> dict:
+def _check_groups(plan: pl.DataFrame, group: np.ndarray):
+    "Refuse a block whose windows come from a single group."
+    for L, count in plan.select("length", "windows").iter_rows():
+        if len(set(group[:count])) < 2:
+            raise ValueError(
+                f"the first {count} windows, scored at length {L}, come from one group of documents; "
+                "standard errors need 2: score more windows at this length"
+            )
+
+
+def _parameters(scorer, windows, lengths, ratios, plan, shuffles, batch_size) -> dict:
     "Everything the scores depend on."
     return dict(
         model=scorer.name,
@@ -202,14 +242,15 @@ def _parameters(scorer, windows, lengths, ratios, shuffles, batch_size) -> dict:
         tokenizer=windows.tokenizer,
         windows=len(windows),
         windows_fingerprint=windows.fingerprint,
-        lengths=list(lengths),
-        ratios=list(ratios),
+        lengths=sorted(set(map(int, lengths))),
+        ratios=sorted(set(map(int, ratios))),
+        windows_of_blocks=plan["windows"].to_list(),
         shuffles=shuffles,
         batch_size=batch_size,
         versions={p: version(p) for p in ("l2m", "torch", "transformers")},
     )
 
-# %% ../nbs/04_bipartite.ipynb #04-bipartite-015
+# %% ../nbs/04_bipartite.ipynb #04-bipartite-017
 def load_scores(store: str | Path) -> BipartiteScores:
     "The scores of a complete store."
     folder = Path(store)
@@ -218,26 +259,23 @@ def load_scores(store: str | Path) -> BipartiteScores:
         raise Unfinished(f"store '{folder}' has no windows yet: start measure_bipartite again")
     roles = shelf.read("windows")
     windows = Windows.from_table(roles)
-    n, size = len(windows), shelf.parameters["batch_size"]
-    missing = [key for i in range(0, n, size) if (key := f"scores-{i:06d}") not in shelf]
-    if missing:
+    plan = blocks(shelf.parameters["lengths"], shelf.parameters["ratios"])
+    plan = plan.with_columns(windows=pl.Series(shelf.parameters["windows_of_blocks"]))
+    shards = _shards(plan, len(windows), shelf.parameters["batch_size"])
+    if missing := [key for key in shards if key not in shelf]:
         raise Unfinished(
-            f"store '{folder}' lacks {len(missing)} of {-(-n // size)} shards: when the other processes are done, "
+            f"store '{folder}' lacks {len(missing)} of {len(shards)} shards: when the other processes are done, "
             "start again; only what is missing is computed"
         )
-    table = pl.concat([shelf.read(f"scores-{i:06d}") for i in range(0, n, size)]).sort(
-        "kind", "split", "shuffle", "window"
-    )
-    arrays = {
-        key: np.stack(part["logprobs"].to_numpy()).astype(np.float64)
-        for key, part in table.partition_by("kind", "split", "shuffle", as_dict=True, maintain_order=True).items()
-    }
-    group, partners = np.array(roles["group"].to_list()), np.array(roles["partners"].to_list())
+    passes = pl.concat([shelf.read(key) for key in shards]).partition_by("kind", "split", "shuffle", as_dict=True)
+    arrays = {key: _stacked(part, len(windows)) for key, part in passes.items()}
+    group, partners = np.array(roles["group"].to_list()), np.array(roles["partners"].to_list(), dtype=int)
     splits = sorted({split for kind, split, _ in arrays if kind == "alone"})
+    crossed = {s: [arrays["crossed", s, k] for k in range(partners.shape[1])] for s in splits if partners.size}
     return BipartiteScores(
         joint=arrays["joint", 0, 0],
         alone={s: arrays["alone", s, 0] for s in splits},
-        crossed={s: np.stack([arrays["crossed", s, k] for k in range(partners.shape[1])], 1) for s in splits},
+        crossed={s: np.stack(passes, 1) for s, passes in crossed.items()},
         partners=partners,
         group=group,
         documents=windows.documents,
@@ -245,9 +283,20 @@ def load_scores(store: str | Path) -> BipartiteScores:
         parameters=shelf.parameters,
     )
 
-# %% ../nbs/04_bipartite.ipynb #04-bipartite-018
+
+def _stacked(part: pl.DataFrame, n: int) -> np.ndarray:  # [n, m] nats
+    "The log-probabilities of one kind of pass, a row a window; NaN where a window was not scored."
+    out = np.full((n, part["logprobs"].list.len().max()), np.nan)
+    for window, logprobs in part.select("window", "logprobs").iter_rows():
+        out[window, : len(logprobs)] = logprobs
+    return out
+
+# %% ../nbs/04_bipartite.ipynb #04-bipartite-020
 def _pairs(scores: BipartiteScores, one_way: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Window that gives X, shuffle, window that gives Y; one way: X only from the first document of each group."
+    if not scores.partners.size:
+        x = np.arange(len(scores.joint))
+        return x, np.zeros_like(x), x
     x, k = (a.ravel() for a in np.indices(scores.partners.shape))
     if one_way:
         first = {}
@@ -268,10 +317,16 @@ def bipartite_terms(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:  # [windows] that are counted; method: [windows] nats
     "The terms whose averages are the estimates (Sec. 3 of Chen et al. 2025): one for each window that gives the joint term."
     check_choices(pairing, ngram_weight)
-    x, k, y = _pairs(scores, one_way or pairing == "paper")
-    counted, m = y if pairing == "same-y" else x, length - split
+    if not scores.partners.size and (one_way or pairing == "paper"):
+        raise ValueError("the paper's pairing, or one way, needs partners: measure with shuffles >= 1")
+    m, (x, k, y) = length - split, _pairs(scores, one_way or pairing == "paper")
+    scored = ~np.isnan(scores.joint[:, length - 1]) & ~np.isnan(scores.alone[split][:, m - 1])
+    x, k, y = (index[scored[x] & scored[y]] for index in (x, k, y))
+    counted = y if pairing == "same-y" else x
     joint, alone = scores.joint[counted, split:length].sum(1), scores.alone[split][y, :m]
-    terms = {"direct": joint - alone.sum(1), "vclub": joint - scores.crossed[split][x, k, :m].sum(1)}
+    terms = {"direct": joint - alone.sum(1)}
+    if scores.crossed:
+        terms["vclub"] = joint - scores.crossed[split][x, k, :m].sum(1)
     if bigram_entropy is not None and m >= 2:
         terms["direct-ngram"] = terms["direct"] + ngram_weight * (bigram_entropy + alone[:, :2].sum(1))
     windows, where, times = np.unique(counted, return_inverse=True, return_counts=True)
@@ -285,7 +340,7 @@ def check_choices(pairing: str, ngram_weight: float):
     if not 0 <= ngram_weight <= 1:
         raise ValueError(f"ngram_weight {ngram_weight} is not a weight: choose 0 <= ngram_weight <= 1")
 
-# %% ../nbs/04_bipartite.ipynb #04-bipartite-019
+# %% ../nbs/04_bipartite.ipynb #04-bipartite-021
 def bigram_entropy(
     corpus: Corpus,
     tokenizer,
@@ -305,19 +360,25 @@ def _merge(keys: np.ndarray, counts: np.ndarray, fresh: list[np.ndarray]) -> tup
     both, where = np.unique(np.concatenate([keys, new]), return_inverse=True)
     return both, np.bincount(where, np.concatenate([counts, n]), len(both)).astype(np.int64)
 
-# %% ../nbs/04_bipartite.ipynb #04-bipartite-023
+# %% ../nbs/04_bipartite.ipynb #04-bipartite-025
 def _clustered(terms: np.ndarray, group: np.ndarray, weights: np.ndarray) -> dict:
     "Mean over pairs, its cluster standard error, and the mean in every bootstrap draw ([draws, groups] weights)."
-    sums, sizes = np.bincount(group, terms), np.bincount(group)
-    mean = sums.sum() / sizes.sum()
+    sums, sizes = (np.bincount(group, values, weights.shape[1]) for values in (terms, None))
+    mean, groups = sums.sum() / sizes.sum(), int((sizes > 0).sum())
     spread = (sums - sizes * mean) / sizes.sum()
-    stderr = np.sqrt(len(sums) / (len(sums) - 1) * np.sum(spread**2))
-    return dict(mi=mean, stderr=stderr, groups=len(sums), replicates=(weights @ sums) / (weights @ sizes))
+    stderr = np.sqrt(groups / (groups - 1) * np.sum(spread**2))
+    return dict(mi=mean, stderr=stderr, groups=groups, replicates=(weights @ sums) / (weights @ sizes))
 
 
-def _resamples(n_groups: int, draws: int, seed: int) -> np.ndarray:
-    "[draws, groups] how often each group is drawn."
-    return np.random.default_rng(seed).multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=draws).astype(float)
+def _resamples(scores: BipartiteScores, draws: int, seed: int) -> np.ndarray:
+    "[draws, groups] how often each group is drawn, among the groups whose windows are scored as far as its own."
+    rng, longest = np.random.default_rng(seed), np.zeros(scores.group.max() + 1, int)
+    np.maximum.at(longest, scores.group, (~np.isnan(scores.joint)).sum(1))
+    weights = np.empty((draws, len(longest)))
+    for length in np.unique(longest):
+        alike = np.flatnonzero(longest == length)
+        weights[:, alike] = rng.multinomial(len(alike), np.full(len(alike), 1 / len(alike)), size=draws)
+    return weights
 
 
 def bipartite_mi(
@@ -332,7 +393,7 @@ def bipartite_mi(
 ) -> pl.DataFrame:  # method, ratio, length, split, mi, stderr, n, groups, replicates (nats)
     "Bipartite mutual information of every block, by every method; `n` windows give the joint term, each counted once."
     check_choices(pairing, ngram_weight)
-    weights, rows = _resamples(scores.group.max() + 1, draws, seed), []
+    weights, rows = _resamples(scores, draws, seed), []
     for ratio, length, split in scores.blocks.iter_rows():
         windows, terms = bipartite_terms(
             scores, split, length, pairing, one_way=one_way, bigram_entropy=bigram_entropy, ngram_weight=ngram_weight
@@ -347,21 +408,22 @@ def bipartite_mi(
         .sort("method", "ratio", "length")
     )
 
-# %% ../nbs/04_bipartite.ipynb #04-bipartite-039
+# %% ../nbs/04_bipartite.ipynb #04-bipartite-041
 def code_length(
     scores: BipartiteScores,
     quantiles: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95),
 ) -> pl.DataFrame:  # context_from, context_to, context_chars, nll, stderr, nll_per_char, stderr_per_char, n, q5, q25…
     "Nats per token, and per character, against the length of the context read, in octaves."
-    nll, chars = -scores.joint, scores.chars.astype(float)
+    whole = ~np.isnan(scores.joint).any(1)  # windows scored to the end
+    nll, chars, group = -scores.joint[whole], scores.chars[whole].astype(float), scores.group[whole]
     before = chars.cumsum(1) - chars  # characters of context of each token
     edges = [0, *(2**k for k in range(nll.shape[1].bit_length()) if 2**k < nll.shape[1]), nll.shape[1]]
     weights, rows = np.ones((1, scores.group.max() + 1)), []
     for a, b in zip(edges, edges[1:]):
         part, width = nll[:, a:b], chars[:, a:b].sum(1)
-        token = _clustered(part.mean(1), scores.group, weights)
+        token = _clustered(part.mean(1), group, weights)
         per_char = part.sum() / width.sum()
-        excess = _clustered(part.sum(1) - per_char * width, scores.group, weights)
+        excess = _clustered(part.sum(1) - per_char * width, group, weights)
         row = dict(context_from=a, context_to=b - 1, context_chars=before[:, a:b].mean(), n=part.size)
         row |= dict(nll=token["mi"], stderr=token["stderr"])
         row |= dict(nll_per_char=per_char, stderr_per_char=excess["stderr"] / width.mean())

@@ -7,7 +7,7 @@ __all__ = ['METHODS', 'mutual_information', 'grassberger_g', 'counts_of_counts',
 
 # %% ../nbs/01_information.ipynb #01-information-003
 import numpy as np
-from scipy.special import digamma, xlogy
+from scipy.special import digamma, gammaln, polygamma, xlogy
 
 # %% ../nbs/01_information.ipynb #01-information-008
 def mutual_information(
@@ -91,15 +91,66 @@ def _miller_madow(n, symbols, total):
 def _grassberger(n, symbols, total):
     return np.log(total) - symbols @ (n * grassberger_g(n)) / total
 
+# %% ../nbs/01_information.ipynb #01-information-035
+def _chao_shen(n, symbols, total):
+    once = symbols[n == 1].sum()
+    p = (1 - min(once, total - 1) / total) * n / total
+    with np.errstate(divide="ignore"):  # p = 1: certainly seen
+        seen = -np.expm1(total * np.log1p(-p))
+    return -symbols @ (xlogy(p, p) / seen)
 
-METHODS = {"plugin": _plugin, "miller-madow": _miller_madow, "grassberger": _grassberger}
+# %% ../nbs/01_information.ipynb #01-information-037
+def _log_rising(x, n):
+    "log Gamma(x + n) - log Gamma(x), by Stirling's series where the two would cancel."
+    small, large = np.minimum(x, 100), np.maximum(x, 100)
+    series = n * np.log(large) + (large + n - 0.5) * np.log1p(n / large) - n
+    series += (1 / (large + n) - 1 / large) / 12 - (1 / (large + n) ** 3 - 1 / large**3) / 360
+    return np.where(x > 100, series, gammaln(small + n) - gammaln(small))
+
+
+def _trigamma_rest(x):
+    "psi'(x + 1) - 1/x, from its asymptotic series at large x."
+    return np.where(x > 1e3, -1 / (2 * x**2) + 1 / (6 * x**3) - 1 / (30 * x**5), polygamma(1, x + 1) - 1 / x)
+
+
+def _entropy_slope(beta, alphabet):
+    "d xi / d beta: how fast the entropy expected beforehand grows with the concentration."
+    near = alphabet * polygamma(1, alphabet * beta + 1) - polygamma(1, beta + 1)
+    return np.where(beta < 1, near, alphabet * _trigamma_rest(alphabet * beta) - _trigamma_rest(beta))
+
+
+def _nsb(n, symbols, total, alphabet):
+    if alphabet == 1:
+        return 0.0
+    n, symbols = np.append(n, 0.0), np.append(symbols, alphabet - symbols.sum())
+    low, high = -np.log(alphabet) - 45, np.log(total) + 45  # beyond, the integrand is less than e^-40 of its peak
+    for _ in range(4):  # each round the grid narrows up to a hundred times
+        grid = np.linspace(low, high, 200)
+        beta = np.exp(grid)
+        log_weight = _log_rising(beta[:, None], n) @ symbols - _log_rising(alphabet * beta, total)
+        log_weight += np.log(_entropy_slope(beta, alphabet)) + grid
+        hill = np.flatnonzero(log_weight > log_weight.max() - 40)
+        low, high = grid[max(hill[0] - 1, 0)], grid[min(hill[-1] + 1, 199)]
+    posterior, size = beta[:, None] + n, total + alphabet * beta
+    means = digamma(size + 1) - (posterior * digamma(posterior + 1)) @ symbols / size
+    return np.average(means, weights=np.exp(log_weight - log_weight.max()))
+
+# %% ../nbs/01_information.ipynb #01-information-039
+METHODS = {
+    "plugin": _plugin,
+    "miller-madow": _miller_madow,
+    "grassberger": _grassberger,
+    "chao-shen": _chao_shen,
+    "nsb": _nsb,
+}
 
 
 def entropy(
     counts,  # how often each symbol was seen, any shape; probabilities too, with method="plugin"
-    method="grassberger",  # "grassberger", "miller-madow" or "plugin"
+    method="grassberger",  # "grassberger", "miller-madow", "plugin", "chao-shen" or "nsb"
     *,
     multiplicity=None,  # for counts of counts: how many symbols have each of `counts`
+    alphabet=None,  # symbols that are possible, seen or not; "nsb" needs it, the others take no notice
 ) -> float:  # nats
     "Entropy of the distribution that the counts were drawn from."
     if method not in METHODS:
@@ -109,5 +160,10 @@ def entropy(
         raise ValueError(
             f"method {method!r} needs whole numbers, got {n[n != np.floor(n)][0]}: pass counts, or use method='plugin' for probabilities"
         )
+    if method == "nsb" and (alphabet is None or not symbols.sum() <= alphabet < np.inf):
+        raise ValueError(
+            f"method 'nsb' needs the number of possible symbols, at least the {symbols.sum():.0f} seen, got alphabet={alphabet}: pass alphabet=, such as the size of the vocabulary"
+        )
     n = n.astype(float)
-    return float(METHODS[method](n, symbols, symbols @ n))
+    known = [float(alphabet)] if method == "nsb" else []
+    return float(METHODS[method](n, symbols, symbols @ n, *known))

@@ -7,7 +7,7 @@ __all__ = ['MIXING', 'SHORT', 'TOKENS_AT_ONCE', 'GaussianProcess', 'DenseGaussia
            'ExactScorer', 'check_tokens', 'check_block', 'DiscreteProcess', 'process_windows', 'mentions',
            'render_mentions', 'read_mentions', 'recalled_logprobs', 'zipf', 'heard', 'SantaFe', 'latest_mention',
            'pairs_at', 'divergence', 'beta_binomial', 'PolyaUrn', 'Purse', 'unseen', 'hazards', 'age_table', 'repeats',
-           'Renewal', 'stationary', 'MarkovChain', 'Mixed', 'Truncated', 'Forgetful', 'Opening']
+           'Renewal', 'stationary', 'MarkovChain', 'Mixed', 'Truncated', 'Forgetful', 'Opening', 'learner_limits']
 
 # %% ../nbs/08_processes.ipynb #08-processes-002
 import math
@@ -437,11 +437,11 @@ class DiscreteProcess(ExactScorer):
         self,
         length: int,  # tokens, may be 0
     ) -> float:  # nats
-        "H(W_1 … W_length)."
+        "Entropy of a block."
         raise NotImplementedError
 
     def lautum(self, split: int, length: int) -> float:  # nats; infinite where a mismatched pair is impossible
-        "KL(p_X p_Y || p_XY), by which vCLUB with the exact model is too large."
+        "Divergence of the joint parts from independent ones, by which vCLUB with the exact model is too large."
         raise NotImplementedError
 
     def unigram(self) -> Tensor:  # [vocabulary] probabilities
@@ -640,7 +640,7 @@ def divergence(
     p: np.ndarray,  # a table of probabilities
     q: np.ndarray,  # another, same shape
 ) -> float:  # nats
-    "KL(p || q)."
+    "KL of p from q; infinite where q holds impossible what p does not."
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.where(p > 0, p * (np.log(p) - np.log(q)), 0.0).sum())
 
@@ -687,25 +687,26 @@ class PolyaUrn(DiscreteProcess):
         drawn = torch.arange(tokens.shape[1], device=tokens.device, dtype=torch.float64)
         return torch.log((self.balls + mentions(tokens)[0].double()) / (self.colours * self.balls + drawn))
 
-    def _log_probability(self, counts: np.ndarray) -> float:
+    def mean_log_probability(self, counts: np.ndarray) -> float:
         "Mean log-probability of a sequence when each colour's count has this distribution over 0 … n."
         a, total, n = self.balls, self.colours * self.balls, len(counts) - 1
         colour = counts @ (gammaln(a + np.arange(n + 1)) - gammaln(a))
         return float(gammaln(total) - gammaln(total + n) + self.colours * colour)
 
-    def _counts(self, n: int) -> np.ndarray:  # [n + 1]
+    def colour_counts(self, n: int) -> np.ndarray:  # [n + 1] probabilities
+        "How often one colour comes in n draws."
         return beta_binomial(n, self.balls, (self.colours - 1) * self.balls)
 
     def block_entropy(self, length):
-        return -self._log_probability(self._counts(length))
+        return -self.mean_log_probability(self.colour_counts(length))
 
     def lautum(self, split, length):
         check_block(split, length)
-        mixed = np.convolve(self._counts(split), self._counts(length - split))
-        return -self.block_entropy(split) - self.block_entropy(length - split) - self._log_probability(mixed)
+        mixed = np.convolve(self.colour_counts(split), self.colour_counts(length - split))
+        return -self.block_entropy(split) - self.block_entropy(length - split) - self.mean_log_probability(mixed)
 
     def two_point_mi(self, distance: int) -> float:  # nats; the same at any distance
-        "I(W_i; W_{i+distance})."
+        "Mutual information of two tokens so far apart."
         a, m = self.balls, self.colours
         return mutual_information((a + np.eye(m)) / (m * (m * a + 1)))
 
@@ -757,7 +758,7 @@ class Purse(DiscreteProcess):
         return float(-self.block_entropy(split) - self.block_entropy(length - split) - mixed)
 
     def two_point_mi(self, distance: int) -> float:  # nats; the same at any distance
-        "I(W_i; W_{i+distance})."
+        "Mutual information of two tokens so far apart."
         b = np.array(self.coins)
         return mutual_information(np.stack([1 - b, b]) @ np.stack([1 - b, b]).T / len(b))
 
@@ -855,7 +856,7 @@ class Renewal(DiscreteProcess):
         return divergence(joint.sum(1, keepdims=True) * joint.sum(0), joint)
 
     def two_point_mi(self, distance: int) -> float:  # nats
-        "I(W_i; W_{i+distance})."
+        "Mutual information of two tokens so far apart."
         one = 1 / zeta(self.tail)
         both = one * repeats(distance, self.tail)[-1]
         return mutual_information([[1 - 2 * one + both, one - both], [one - both, both]])
@@ -926,7 +927,7 @@ class MarkovChain(DiscreteProcess):
         return divergence(np.outer(self.stationary, self.stationary), self.pairs(1))
 
     def two_point_mi(self, distance: int) -> float:  # nats
-        "I(W_i; W_{i+distance})."
+        "Mutual information of two tokens so far apart."
         return mutual_information(self.pairs(distance))
 
 # %% ../nbs/08_processes.ipynb #08-processes-079
@@ -1059,3 +1060,18 @@ class Opening(ExactScorer):
         missed = places * math.log(self.vocabulary) - self.scorer.block_entropy(places)
         exact = self.scorer.limits(split, length)
         return exact | {"direct": exact["direct"] + missed}
+
+# %% ../nbs/08_processes.ipynb #08-processes-085
+def learner_limits(
+    urn: PolyaUrn,  # the process
+    learner: PolyaUrn,  # its model, with other balls
+    split: int,
+    length: int,
+) -> dict[str, float]:  # method: nats
+    "What the estimators tend to when one urn's model reads another urn."
+    check_block(split, length)
+    if urn.colours != learner.colours:
+        raise ValueError(f"{learner.colours} colours cannot read {urn.colours}: give both urns the same colours")
+    x, y, both = (learner.mean_log_probability(urn.colour_counts(n)) for n in (split, length - split, length))
+    strangers = np.convolve(urn.colour_counts(split), urn.colour_counts(length - split))
+    return {"direct": both - x - y, "vclub": both - learner.mean_log_probability(strangers)}

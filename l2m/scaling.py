@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['EXPONENTS', 'LAWS', 'TOLD_APART', 'RULED_OUT', 'FEWEST_GROUPS', 'weighted_line', 'small_sample_stretch',
-           'fit_on_plain_axes', 'Law', 'error_covariance', 'fit_law', 'rank_laws', 'judge', 'PowerLaw', 'fit_power_law']
+           'fit_on_plain_axes', 'smooth_errors', 'Law', 'error_covariance', 'fit_law', 'rank_laws', 'judge', 'PowerLaw',
+           'fit_power_law']
 
 # %% ../nbs/06_scaling.ipynb #06-scaling-003
 from collections.abc import Callable
@@ -46,29 +47,32 @@ def fit_on_plain_axes(
     stderr,  # [lengths] nats
 ) -> tuple[np.ndarray, np.ndarray]:  # (amplitude [draws], exponent [draws])
     "Weighted least squares of A·L^beta, A >= 0, on plain axes for every row of mi."
-    x = np.log(lengths) - np.log(lengths).mean()
-    y = mi / stderr
-
-    def fit(exponents):  # [draws or 1, candidates] -> amplitudes, and how much of the sum of squares they explain
-        basis = np.exp(exponents[..., None] * x) / stderr
-        dot = np.einsum("dl,dcl->dc", y, np.broadcast_to(basis, (len(y), *basis.shape[1:])))
-        norm = (basis**2).sum(-1)
-        return dot / norm, dot / np.sqrt(norm)
-
-    def best(exponents):  # [draws]
-        return np.take_along_axis(
-            np.broadcast_to(exponents, (len(y), exponents.shape[1])), fit(exponents)[1].argmax(1)[:, None], 1
-        )
-
-    step = 0.02
-    exponent = best(np.arange(EXPONENTS[0], EXPONENTS[1] + step, step)[None])
-    while step > 1e-9:
-        exponent = best((exponent + np.linspace(-step, step, 21)).clip(*EXPONENTS))
-        step /= 10
-    amplitude = fit(exponent)[0][:, 0].clip(0)
-    return amplitude * np.exp(-exponent[:, 0] * np.log(lengths).mean()), exponent[:, 0]
+    x, y, step = np.log(lengths) - np.log(lengths).mean(), mi / stderr, 0.02
+    grid = np.arange(EXPONENTS[0], EXPONENTS[1] + step / 2, step)
+    basis = np.exp(grid[:, None] * x) / stderr
+    exponent = nearest = grid[(y @ basis.T / np.linalg.norm(basis, axis=1)).argmax(1)]
+    for _ in range(6):
+        basis = np.exp(exponent[:, None] * x) / stderr
+        p, p1, p2 = ((y * basis) @ x**k for k in range(3))
+        n, n1, n2 = (basis**2 @ x**k for k in range(3))
+        with np.errstate(all="ignore"):  # where p <= 0 there is no law to refine
+            slope, curvature = p1 / p - n1 / n, p2 / p - (p1 / p) ** 2 - 2 * n2 / n + 2 * (n1 / n) ** 2
+            newton = np.where((p > 0) & (curvature < 0), exponent - slope / curvature, exponent)
+        exponent = newton.clip(nearest - step, nearest + step).clip(*EXPONENTS)
+    basis = np.exp(exponent[:, None] * x) / stderr
+    amplitude = ((y * basis).sum(1) / (basis**2).sum(1)).clip(0)
+    return amplitude * np.exp(-exponent * np.log(lengths).mean()), exponent
 
 # %% ../nbs/06_scaling.ipynb #06-scaling-030
+def smooth_errors(
+    lengths,  # [lengths] tokens
+    stderr,  # [lengths] nats
+) -> np.ndarray:  # [lengths] nats
+    "Standard errors on a straight line in log L and log stderr: weights that do not follow the luck of single points."
+    intercept, slope = weighted_line(np.log(lengths), np.log(stderr), np.ones(len(stderr)))
+    return np.exp(intercept + slope * np.log(lengths))
+
+# %% ../nbs/06_scaling.ipynb #06-scaling-034
 @dataclass(frozen=True)
 class Law:
     "A law of growth, linear in its coefficients once its exponent is given."
@@ -90,7 +94,7 @@ LAWS = (
     Law("saturation", lambda L, b: [-(L**-b), np.ones_like(L)], (0.02, 4.0), "{1:.3g} − {0:.3g}·L^−{b:.2f}"),
 )
 
-# %% ../nbs/06_scaling.ipynb #06-scaling-032
+# %% ../nbs/06_scaling.ipynb #06-scaling-036
 def error_covariance(
     replicates,  # [draws, lengths] bootstrap draws of the estimates, nats
     groups: int,  # independent document groups
@@ -142,7 +146,7 @@ def fit_law(
     best = chi2.argmin()
     return float(chi2[best]), coefficients[best], float(exponents[best]) if law.exponents else None
 
-# %% ../nbs/06_scaling.ipynb #06-scaling-035
+# %% ../nbs/06_scaling.ipynb #06-scaling-039
 TOLD_APART, RULED_OUT = 4, 10  # distances in AICc, and in chi2
 FEWEST_GROUPS = 6  # with fewer documents not even the standard errors are known
 
@@ -194,7 +198,7 @@ def rank_laws(
     )
     return table.with_columns(weight=weight / weight.sum(), verdict=verdict).drop("k")
 
-# %% ../nbs/06_scaling.ipynb #06-scaling-038
+# %% ../nbs/06_scaling.ipynb #06-scaling-042
 def judge(
     ranking: pl.DataFrame,  # from rank_laws
 ) -> str:  # one or two sentences
@@ -230,7 +234,7 @@ def judge(
 def _tails(level):
     return (1 - level) / 2, (1 + level) / 2
 
-# %% ../nbs/06_scaling.ipynb #06-scaling-041
+# %% ../nbs/06_scaling.ipynb #06-scaling-045
 @dataclass(frozen=True, eq=False, repr=False)
 class PowerLaw:
     "A fitted law A·L^beta with its uncertainty and its rivals."
@@ -240,7 +244,6 @@ class PowerLaw:
     amplitude: float  # A, nats at L = 1
     amplitude_interval: tuple[float, float]  # of the amplitude
     level: float  # confidence level of both intervals
-    space: str  # "log", or "linear" when an estimate or a draw was not positive
     lengths: tuple[int, ...]  # lengths fitted, tokens
     groups: int  # independent document groups
     notes: tuple[str, ...]  # what the reader should know about this fit
@@ -286,9 +289,9 @@ class PowerLaw:
         return f"{self.amplitude:.2f}·L^{self.exponent:.2f} [{self.interval[0]:.2f}, {self.interval[1]:.2f}]"
 
     def __repr__(self):
-        return f"PowerLaw({self}, level={self.level}, space={self.space!r}, L={self.lengths[0]}…{self.lengths[-1]}, groups={self.groups})"
+        return f"PowerLaw({self}, level={self.level}, L={self.lengths[0]}…{self.lengths[-1]}, groups={self.groups})"
 
-# %% ../nbs/06_scaling.ipynb #06-scaling-043
+# %% ../nbs/06_scaling.ipynb #06-scaling-047
 def _points(table, min_length, level):
     "Lengths, estimates, standard errors, groups and draws [draws, lengths] of a checked estimate table."
     if missing := [
@@ -327,31 +330,18 @@ def _points(table, min_length, level):
         raise ValueError(f"{groups} independent document groups give no interval: measure pairs from at least 2")
     return lengths, mi, stderr, groups, draws
 
-# %% ../nbs/06_scaling.ipynb #06-scaling-044
+# %% ../nbs/06_scaling.ipynb #06-scaling-048
 def fit_power_law(
     table: pl.DataFrame,  # estimates of one method and ratio: length, mi, stderr, groups, replicates
     *,
     min_length: int | None = None,  # fit only lengths from here on, tokens
     level=0.95,  # confidence level of the intervals
 ) -> PowerLaw:
-    "Fit A·L^beta by weighted least squares; intervals from refitting every bootstrap draw over documents."
+    "Fit A·L^beta by weighted least squares on plain axes; intervals from refitting every bootstrap draw over documents."
     lengths, mi, stderr, groups, replicates = _points(table, min_length, level)
-    stretch = small_sample_stretch(groups, level)
-    notes = _notes(lengths, mi, replicates)
-    if notes:
-        (amplitude,), (exponent,) = fit_on_plain_axes(lengths, mi[None], stderr)
-        draws = np.stack(fit_on_plain_axes(lengths, mi + stretch * (replicates - mi), stderr), axis=1)
-        lost = ((draws[:, 0] <= 0) | (np.abs(draws[:, 1]) >= EXPONENTS[1])).sum()
-        notes += [
-            f"{lost} of {len(draws)} refitted draws end at amplitude 0 or exponent ±{EXPONENTS[1]:.0f}: hardly a law"
-        ] * bool(lost)
-    else:
-        weights, log_mi = (mi / stderr) ** 2, np.log(mi)
-        log_amplitude, exponent = weighted_line(np.log(lengths), log_mi, weights)
-        amplitude = np.exp(log_amplitude)
-        stretched = log_mi + stretch * (np.log(replicates) - log_mi)
-        log_amplitudes, exponents = weighted_line(np.log(lengths), stretched, weights)
-        draws = np.stack([np.exp(log_amplitudes), exponents], axis=1)
+    errors, spread = smooth_errors(lengths, stderr), small_sample_stretch(groups, level) * (replicates - mi)
+    (amplitude,), (exponent,) = fit_on_plain_axes(lengths, mi[None], errors)
+    draws = np.stack(fit_on_plain_axes(lengths, mi + spread, errors), axis=1)
     amplitude_interval, interval = np.quantile(draws, _tails(level), axis=0).T.tolist()
     return PowerLaw(
         float(exponent),
@@ -359,10 +349,9 @@ def fit_power_law(
         float(amplitude),
         tuple(amplitude_interval),
         level,
-        "linear" if notes else "log",
         tuple(lengths.astype(int).tolist()),
         groups,
-        tuple(notes),
+        _notes(lengths, mi, draws, level),
         mi,
         stderr,
         replicates,
@@ -370,15 +359,14 @@ def fit_power_law(
     )
 
 
-def _notes(lengths, mi, replicates):
-    "Which estimates and draws are not positive, in words."
-    at = lambda mask: ", ".join(f"{length:.0f}" for length in lengths[mask])
-    draws = int((replicates <= 0).any(1).sum())
-    notes = []
-    if (mi <= 0).any():
-        notes.append(f"estimates that are not positive: L = {at(mi <= 0)}")
-    if draws:
+def _notes(lengths, mi, draws, level):
+    "Which estimates are not positive, and whether the interval means anything, in words."
+    notes, at = [], ", ".join(f"{length:.0f}" for length in lengths[mi <= 0])
+    if at:
+        notes.append(f"estimates that are not positive: L = {at}; they count as they are")
+    lost = ((draws[:, 0] <= 0) | (np.abs(draws[:, 1]) >= EXPONENTS[1])).mean()
+    if lost > (1 - level) / 2:
         notes.append(
-            f"{draws} of {len(replicates)} draws have a value that is not positive, at L = {at((replicates <= 0).any(0))}"
+            f"{lost:.1%} of the refitted draws end at amplitude 0 or exponent ±{EXPONENTS[1]:.0f}: hardly a law"
         )
-    return notes + ["fitted on plain axes, where these points count as they are"] * bool(notes)
+    return tuple(notes)

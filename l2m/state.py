@@ -295,11 +295,12 @@ def load_configuration(
             raise ValueError(
                 f"{name} needs code that comes with it: read it, then say trust_remote_code (--trust-remote-code)"
             )
-        return AutoConfig.from_pretrained(str(model).removesuffix("config.json"), trust_remote_code=True)
     try:
-        return CONFIG_MAPPING[kind](**{k: v for k, v in values.items() if k != "model_type"}).get_text_config(
-            decoder=True
-        )
+        with _quiet():
+            if kind not in CONFIG_MAPPING:
+                return AutoConfig.from_pretrained(str(model).removesuffix("config.json"), trust_remote_code=True)
+            config = CONFIG_MAPPING[kind](**{k: v for k, v in values.items() if k != "model_type"})
+        return config.get_text_config(decoder=True)
     except Exception as error:  # transformers raises many kinds, with pages of text
         raise ValueError(f"{name} does not fit model_type '{kind}': {_first_line(error)}") from error
 
@@ -480,10 +481,14 @@ def audit(
             | {f"needed_{n}": needed_state(n, *law, nats_per_scalar, state.vocabulary) for n in lengths}
             | {f"least_{n}": needed_state(n, *law, ceiling, state.vocabulary) for n in lengths}
             | dict(short_at=falls_short(state, *law, nats_per_scalar), short_at_bound=falls_short(state, *law, ceiling))
-            | dict(positions=state.positions, beyond_positions=[n for n, s in at.items() if s.beyond_positions])
+            | dict(
+                vocabulary=state.vocabulary,
+                positions=state.positions,
+                beyond_positions=[n for n, s in at.items() if s.beyond_positions],
+            )
             | dict(curve=[state.at(n).scalars for n in CURVE])
         )
-    schema = dict.fromkeys(("short_at", "short_at_bound", "positions"), pl.Int64) | {
+    schema = dict.fromkeys(("short_at", "short_at_bound", "vocabulary", "positions"), pl.Int64) | {
         "beyond_positions": pl.List(pl.Int64)
     }
     return pl.DataFrame(rows, infer_schema_length=None, schema_overrides=schema)

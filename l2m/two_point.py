@@ -8,10 +8,13 @@ __all__ = ['BYTES_PER_PAIR', 'TOKENS_PER_SHARD', 'pack', 'count_keys', 'pair_cou
            'TwoPointLaw', 'fit_two_point', 'compare_floors']
 
 # %% ../nbs/05_two_point.ipynb #05-two-point-002
+import io
+import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +24,9 @@ from tqdm import tqdm
 from .corpora import Corpus, document_tokens
 from .information import entropy, grassberger_g
 from .scaling import small_sample_stretch
-from .stores import Store, fingerprint
+from .stores import Store, fingerprint, write_atomically
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-013
+# %% ../nbs/05_two_point.ipynb #05-two-point-015
 def _documents(tokens) -> list[np.ndarray]:
     "Token ids as a list of checked 1-d arrays, one a document."
     documents = [
@@ -65,7 +68,7 @@ def _pairs(documents: list[np.ndarray], distance: int, reach: int) -> tuple[np.n
         [ids[distance : len(ids) - reach + distance] for ids in long]
     )
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-014
+# %% ../nbs/05_two_point.ipynb #05-two-point-016
 def pack(
     first: np.ndarray,  # [pairs] token ids
     second: np.ndarray,  # [pairs] token ids
@@ -121,12 +124,12 @@ def _as_pairs(keys: np.ndarray, counts: np.ndarray, vocabulary: int) -> pl.DataF
     first = keys // keys.dtype.type(vocabulary)
     return pl.DataFrame({"first": first, "second": keys - first * keys.dtype.type(vocabulary), "count": counts})
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-017
-BYTES_PER_PAIR = 100  # memory that counting or merging takes a pair, at the most
+# %% ../nbs/05_two_point.ipynb #05-two-point-019
+BYTES_PER_PAIR = 190  # resident memory that counting or merging takes a pair, at the most
 
 
 class PairRuns:
-    "Counts on disk: sorted runs of keys under a name, merged a range at a time."
+    "Counts on disk: sorted runs of keys under a name, each whole or not there, merged a range at a time."
 
     def __init__(
         self,
@@ -136,17 +139,26 @@ class PairRuns:
     ):
         self.folder, self.rows, self.groups = Path(folder), max(memory // BYTES_PER_PAIR, 2**12), groups
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.runs = defaultdict(list)
 
-    def add(self, name: str, keys: np.ndarray, counts: np.ndarray):
-        "Write one run: distinct keys, ascending, and their counts."
-        number = len(self._runs(name))
-        pl.DataFrame({"key": keys.astype(np.uint64), "count": counts}).write_parquet(
-            self.folder / f"{name}-{number:06d}.parquet", row_group_size=max(2**10, self.rows // 64)
-        )
+    def add(
+        self,
+        name: str,  # of the counts that the run is a part of
+        number: int,  # of the batch
+        count: Callable[[], tuple[np.ndarray, np.ndarray]],  # gives distinct keys, ascending, and their counts
+    ):
+        "Count a batch and write its run; what an earlier start has written is not counted again."
+        path = self.folder / f"{name}-{number:06d}.parquet"
+        if not path.exists():
+            keys, counts = count()
+            table, file = pl.DataFrame({"key": keys.astype(np.uint64), "count": counts}), io.BytesIO()
+            table.write_parquet(file, row_group_size=max(2**10, self.rows // 64))
+            write_atomically(path, file.getvalue())
+        self.runs[name].append(path)
 
     def parts(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # (keys, counts): disjoint, ascending
         "The merged counts, never more than the memory holds at once."
-        edges, runs = self._edges(name), pl.scan_parquet(self._runs(name))
+        edges, runs = self._edges(name), pl.scan_parquet(self.runs[name])
         for low, high in zip(edges, edges[1:]):
             part = (
                 runs.filter(pl.col("key") >= low, pl.col("key") <= high - 1)
@@ -158,12 +170,9 @@ class PairRuns:
             if part.height:
                 yield part["key"].to_numpy(), part["count"].to_numpy()
 
-    def _runs(self, name: str) -> list[Path]:
-        return sorted(self.folder.glob(f"{name}-[0-9]*.parquet"))
-
     def _edges(self, name: str) -> list[int]:
         "Keys between which no more than `rows` rows lie, all runs together."
-        runs = self._runs(name)
+        runs = self.runs[name]
         step = max(self.rows // (2 * len(runs)), 1)
         sample = np.sort(
             np.concatenate(
@@ -176,26 +185,27 @@ class PairRuns:
         inner = {int(key) // self.groups * self.groups for key in sample[len(runs) :: len(runs)]}
         return sorted({0, *inner, 2**64})
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-018
+# %% ../nbs/05_two_point.ipynb #05-two-point-020
 def spilled_pair_counts(
     documents: Iterable[np.ndarray],  # token ids, one array a document; read once
     distances: Sequence[int],
     folder: str | Path,  # for the runs, some 10 bytes a distinct pair of a batch; left there for the caller to delete
     *,
     vocabulary: int,  # V, more than any id
-    memory: int = 2**31,  # bytes to be used at most, beyond one document
+    memory: int = 2**31,  # bytes to be used at most, beyond one document and a few million a thread of Polars
     reach: int | None = None,  # as in `pair_counts`; None: each distance its own
 ) -> Iterator[tuple[int, pl.DataFrame]]:  # distance and a part of its table; parts are disjoint and in order
     "`pair_counts` of many distances in one pass over documents whose counts do not fit into memory."
     distances, runs = _check_distances(distances), PairRuns(folder, memory)
     if any(runs.folder.iterdir()):
         raise ValueError(f"folder '{folder}' is not empty: choose a new one for the runs")
-    for batch in _batches(((ids, 0) for ids in documents), 0, memory // BYTES_PER_PAIR):
+    for number, batch in enumerate(_batches(((ids, 0) for ids in documents), 0, memory // BYTES_PER_PAIR)):
         for distance in distances:
             keys = _packed(batch, distance, reach or distance, vocabulary, 1)
             if len(keys):
-                runs.add(f"d{distance}", *count_keys(keys))
-    return ((d, _as_pairs(*part, vocabulary)) for d in distances if runs._runs(f"d{d}") for part in runs.parts(f"d{d}"))
+                runs.add(f"d{distance}", number, lambda: count_keys(keys))
+    names = {d: f"d{d}" for d in distances if f"d{d}" in runs.runs}
+    return ((d, _as_pairs(*part, vocabulary)) for d, name in names.items() for part in runs.parts(name))
 
 
 def _batches(
@@ -231,7 +241,7 @@ def _packed(
     group = np.repeat([group for _, group in long], [len(ids) - reach for ids, _ in long])
     return pack(first, second, vocabulary, group, groups)
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-022
+# %% ../nbs/05_two_point.ipynb #05-two-point-024
 @dataclass(frozen=True)
 class CountSums:
     "What Grassberger's entropy needs of counts, for the whole and without each group; parts with different symbols add up."
@@ -280,7 +290,7 @@ def count_sums(
     changes = np.bincount(group, _n_g(whole) - _n_g(whole - counts), groups)
     return CountSums(int(n.sum()), float(_n_g(n).sum()), np.bincount(group, counts, groups).astype(np.int64), changes)
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-023
+# %% ../nbs/05_two_point.ipynb #05-two-point-025
 def _information(
     parts: Iterable[tuple[np.ndarray, np.ndarray]], vocabulary: int, groups: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -300,7 +310,7 @@ def _information(
     with np.errstate(invalid="ignore"):
         return single[0] + single[1] - pairs.entropies(), pairs.group_totals
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-027
+# %% ../nbs/05_two_point.ipynb #05-two-point-029
 def tokenizer_fingerprint(tokenizer) -> str:
     "Equal for tokenizers that cut texts alike."
     return fingerprint(
@@ -352,7 +362,7 @@ def _through(store: Store, corpus: Corpus, tokenizer) -> Iterator[np.ndarray]:
 def _as_shard(documents: list[np.ndarray]) -> pl.DataFrame:
     return pl.DataFrame({"tokens": documents}, schema={"tokens": pl.List(pl.UInt32)})
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-028
+# %% ../nbs/05_two_point.ipynb #05-two-point-030
 def _grouped(documents: Iterable[np.ndarray], reach: int, groups: int, tally: list) -> Iterator[tuple[np.ndarray, int]]:
     "Documents that are long enough, each with its group; the tally takes the number of tokens of every document."
     held = [0] * groups
@@ -372,7 +382,7 @@ def _count_all(
     groups: int,
     seed: int,
     memory: int,
-    folder: str,
+    folder: Path,
     show: bool,
 ):
     "One pass over the documents; yields (distance, kind, information, pairs) as they are done."
@@ -389,15 +399,14 @@ def _count_all(
         for distance, kind in steps:
             yield distance, kind, *_information([keys(head[0], 0, distance, kind)], vocabulary, groups)
         return
-    runs, number = PairRuns(folder, memory, groups), 0
-    while head:
+    runs = PairRuns(folder, memory, groups)
+    for number, batch in enumerate(chain(head, batches)):
         for distance, kind in wanted:
-            runs.add(name(distance, kind), *keys(head[0], number, distance, kind))
-        head, number = head[1:] + list(islice(batches, 1)), number + 1
+            runs.add(name(distance, kind), number, lambda: keys(batch, number, distance, kind))
     for distance, kind in steps:
         yield distance, kind, *_information(runs.parts(name(distance, kind)), vocabulary, groups)
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-029
+# %% ../nbs/05_two_point.ipynb #05-two-point-031
 def two_point_mi(
     corpus: Corpus,
     tokenizer,  # of transformers
@@ -405,8 +414,8 @@ def two_point_mi(
     *,
     groups: int = 32,  # groups of documents that are left out in turn
     draws: int = 1000,  # bootstrap draws
-    seed: int = 0,  # of the shuffled floor and of the draws
-    memory: int = 2**31,  # bytes; what does not fit is counted on disk
+    seed: int = 0,  # of the floor across documents and of the draws
+    memory: int = 2**31,  # bytes for counting; what does not fit is counted on disk
     cache: str | Path | None = None,  # folder that keeps tokens and counts from one call to the next
     progress: bool = False,
 ) -> (
@@ -428,32 +437,33 @@ def two_point_mi(
     )
     with tempfile.TemporaryDirectory() as scratch:
         store = Store(Path(cache or scratch) / f"pairs-{fingerprint(*map(str, origin.values()))}", origin)
-        key = lambda distance, kind: f"{kind}-{distance:08d}"
-        wanted = [(d, kind) for d in distances for kind in ("pairs", "floor") if key(d, kind) not in store]
-        if wanted:
+        runs = store.folder / f"runs-{memory // BYTES_PER_PAIR}"
+        missing = lambda: [(d, kind) for d in distances for kind in ("pairs", "floor") if _key(d, kind) not in store]
+        if wanted := missing():
             tally = []
             documents = _grouped(cached_tokens(corpus, tokenizer, cache), reach, groups, tally)
-            for d, kind, information, pairs in _count_all(
-                _checked_documents(documents, tally, reach, corpus.name),
-                wanted,
-                reach,
-                vocabulary,
-                groups,
-                seed,
-                memory,
-                f"{scratch}/runs",
-                progress,
-            ):
-                store.write(
-                    key(d, kind),
-                    pl.DataFrame(
-                        {"information": [information], "pairs": [pairs], "documents": [sum(n > reach for n in tally)]}
-                    ),
-                )
-        shards = {d: [store.read(key(d, kind)) for kind in ("pairs", "floor")] for d in distances}
+            documents = _checked_documents(documents, tally, reach, corpus.name)
+            try:
+                for d, kind, *result in _count_all(
+                    documents, wanted, reach, vocabulary, groups, seed, memory, runs, progress
+                ):
+                    store.write(_key(d, kind), _shard(*result, documents=sum(n > reach for n in tally)))
+                shutil.rmtree(runs, ignore_errors=True)
+            except (FileNotFoundError, pl.exceptions.ComputeError):
+                if missing():  # else another process has counted the same, and tidied up
+                    raise
+        shards = {d: [store.read(_key(d, kind)) for kind in ("pairs", "floor")] for d in distances}
     return _estimates(shards, draws, seed)
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-030
+
+def _key(distance: int, kind: str) -> str:
+    return f"{kind}-{distance:08d}"
+
+
+def _shard(information: np.ndarray, pairs: np.ndarray, documents: int) -> pl.DataFrame:
+    return pl.DataFrame({"information": [information], "pairs": [pairs], "documents": [documents]})
+
+# %% ../nbs/05_two_point.ipynb #05-two-point-032
 def _checked_documents(documents, tally: list[int], reach: int, name: str):
     "The same documents; an error where fewer than two are long enough."
     head = list(islice(documents, 2))
@@ -509,7 +519,7 @@ def _estimates(shards: dict[int, list[pl.DataFrame]], draws: int, seed: int) -> 
         .select(columns)
     )
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-035
+# %% ../nbs/05_two_point.ipynb #05-two-point-043
 def _line(distances: np.ndarray, excess: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Least squares line through log excess [..., distances]: (alpha, A, sum of squares), each [...]."
     x, y = np.log(distances) - np.log(distances).mean(), np.log(excess)
@@ -562,7 +572,7 @@ class TwoPointLaw:
             + "".join(f"; {note}" for note in self.notes)
         )
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-036
+# %% ../nbs/05_two_point.ipynb #05-two-point-044
 def _draws(table: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     "Estimates [1 + draws, distances] and pooled floors [1 + draws, 1], the estimate first, draws stretched for few groups."
     stretch = small_sample_stretch(table["groups"][0])
@@ -615,7 +625,7 @@ def fit_two_point(
         notes,
     )
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-037
+# %% ../nbs/05_two_point.ipynb #05-two-point-045
 def compare_floors(
     table: pl.DataFrame,  # from `two_point_mi`
     *,

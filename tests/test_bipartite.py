@@ -235,7 +235,11 @@ def test_groups_share_no_document(documents, shuffles):
     (dict(lengths=[8], shuffles=1.0), "shuffles=1.0"),
     (dict(lengths=[8], world_size=2), "2 processes need a store"),
     (dict(lengths=[8], ratios=[1]), "ratios >= 2"),
-    (dict(lengths=[8], shuffles=0), "shuffles=0"),
+    (dict(lengths=[8], shuffles=-1), "shuffles=-1"),
+    (dict(lengths={8: 11}), "11 windows at length 8"),
+    (dict(lengths={8: 1}), "1 windows at length 8"),
+    (dict(lengths={8: 4.0}), "4.0 windows at length 8"),
+    (dict(lengths={4: 10, 8: 2}), "first 2 windows, scored at length 8, come from one group"),
     (dict(lengths=[8], shuffles=5), "at least 12 documents"),
     (dict(lengths=[8], rank=2, world_size=2), "rank 2 is not one of 2"),
 ])
@@ -249,6 +253,58 @@ def test_a_window_longer_than_the_context_is_refused_before_scoring(llama):
     with pytest.raises(ValueError, match="length 66 exceeds the 64-token context of 'llama': choose lengths <= 64"):
         measure_bipartite(llama, windows, lengths=[66])
     assert measure_bipartite(llama, windows, lengths=[64]).joint.shape == (4, 64)
+
+
+# Fewer passes, and more windows where they are cheap
+
+
+def test_without_partners_the_direct_terms_are_the_same():
+    windows = urn_windows(60, 32, 2)
+    both, direct = (measure_bipartite(PolyaUrn(), windows, lengths=[8, 32], shuffles=k) for k in (1, 0))
+    for split, length in ((4, 8), (16, 32)):
+        (rows, terms), (again, more) = (bipartite_terms(scores, split, length) for scores in (both, direct))
+        assert list(more) == ["direct"] and rows.tolist() == again.tolist() == list(range(60))
+        assert np.allclose(terms["direct"], more["direct"])
+    table = bipartite_mi(direct, bigram_entropy=1.0)
+    assert set(table["method"]) == {"direct", "direct-ngram"} and (table["groups"] == 60).all()      # every document stands alone
+    assert direct.tokens == 60 * (32 + 20) and both.tokens == 60 * (32 + 40)
+    for wrong in (dict(pairing="paper"), dict(one_way=True)):
+        with pytest.raises(ValueError, match="needs partners"): bipartite_mi(direct, **wrong)
+
+
+@pytest.mark.parametrize("shuffles", [0, 1, 2])
+def test_lengths_with_windows_of_their_own(shuffles, tmp_path):
+    "A length scored on the first so many windows gives what a measurement of these windows alone gives."
+    windows = urn_windows(60, 64, 4)
+    scores = measure_bipartite(PolyaUrn(), windows, lengths={4: 60, 16: 31, 64: 12}, shuffles=shuffles, batch_size=5, store=tmp_path)
+    table = bipartite_mi(scores).sort("length", "method")
+    for length, count in {4: 60, 16: 30 if shuffles else 31, 64: 12}.items():
+        some = windows_of(windows.tokens[:count], windows.documents[:count])
+        alone = bipartite_mi(measure_bipartite(PolyaUrn(), some, lengths=[length], shuffles=shuffles)).sort("length", "method")
+        here = table.filter(length=length)
+        assert here["n"].to_list() == alone["n"].to_list() == [count] * len(here)
+        assert here["groups"].to_list() == alone["groups"].to_list() == [count // (shuffles + 1)] * len(here)
+        assert here["mi"].to_list() == pytest.approx(alone["mi"].to_list()) and here["stderr"].to_list() == pytest.approx(alone["stderr"].to_list())
+    passes = 1 + shuffles
+    assert scores.tokens == 60 * (4 + 2 * passes) + 31 * (12 + 8 * passes) + 12 * (48 + 32 * passes)
+    assert bipartite_mi(load_scores(tmp_path)).sort("length", "method").equals(table)
+    assert np.isclose(code_length(scores)["n"].sum(), 12 * 64)
+
+
+def test_draws_of_unequal_counts_have_the_standard_errors_and_move_together():
+    scores = measure_bipartite(PolyaUrn(), urn_windows(400, 32, 3), lengths={16: 400, 32: 100}, shuffles=0, batch_size=400)
+    rows = bipartite_mi(scores, draws=4000)
+    draws = np.stack(rows["replicates"].to_numpy())
+    assert np.isfinite(draws).all() and np.allclose(draws.std(1), rows["stderr"], rtol=0.06)
+    short, long = (bipartite_terms(scores, L // 2, L)[1]["direct"] for L in (16, 32))
+    expected = np.cov(short[:100], long)[0, 1] / 400 / np.prod(rows["stderr"].to_list())      # only the windows that both lengths share
+    assert np.corrcoef(draws)[0, 1] == pytest.approx(expected, abs=0.06)
+
+
+def test_counts_are_part_of_the_store(tmp_path):
+    measure_bipartite(PolyaUrn(), urn_windows(8, 8, 0), lengths={4: 8, 8: 6}, store=tmp_path)
+    with pytest.raises(ValueError, match="windows_of_blocks"):
+        measure_bipartite(PolyaUrn(), urn_windows(8, 8, 0), lengths=[4, 8], store=tmp_path)
 
 
 def test_nan_names_the_windows():

@@ -1,11 +1,12 @@
 "The built book as a reader meets it: every page in a headless browser, with no network."
-import shutil, threading
+import math, shutil, threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urldefrag, urljoin, urlsplit
 
 import pytest
+from l2m.state import audit
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[1]
@@ -151,3 +152,62 @@ def test_page_fits_a_phone(open_page, path):
     page.set_viewport_size({"width": 390, "height": 844})
     try: assert page.evaluate("document.documentElement.scrollWidth") <= 390
     finally: page.set_viewport_size(desk)
+
+
+def test_table_of_architectures_is_sorted_by_its_headings(open_page):
+    page = open_page("experiments/state_audit.html").page
+    heading = page.locator("#architectures th", has_text="scalars at 1,000,000")
+    column = heading.evaluate("th => th.cellIndex")
+    values = lambda: page.eval_on_selector_all("#architectures tbody tr", f"rows => rows.map(row => Number(row.cells[{column}].dataset.value))")
+    before = values()
+    assert len(before) >= 25 and before != sorted(before)
+    heading.locator("button").click()
+    assert values() == sorted(before) and heading.get_attribute("aria-sort") == "ascending"
+    heading.locator("button").click()
+    assert values() == sorted(before, reverse=True)
+
+
+@pytest.fixture
+def calculator(open_page):
+    "The calculator: set controls by name, get the numbers it shows"
+    page = open_page("calculator.html").page
+    def calculate(model: str, **values) -> dict[str, str]:
+        page.select_option("#l2m-model", model)
+        for name, value in values.items():
+            page.eval_on_selector(f"#l2m-{name}", "(e, v) => { e.value = v; e.dispatchEvent(new Event('input', {bubbles: true})) }", str(value))
+        return {row.locator("th").inner_text(): row.locator("td").inner_text() for row in page.locator("#l2m-numbers tr").all()}
+    return calculate
+
+
+@pytest.mark.parametrize("model", ["state-spaces/mamba-130m-hf", "mistralai/Mistral-7B-v0.1", "openai-community/gpt2"])
+@pytest.mark.parametrize("beta", [0.5, 0.76])
+def test_calculator_says_what_the_audit_says(calculator, model, beta):
+    shown = calculator(model, length=20, beta=beta, amplitude=1, price=-2)
+    law = dict(beta=beta, amplitude=2.0, nats_per_scalar=math.exp(-2))
+    [row] = audit([model], **law, interval=(beta, beta), lengths=[2**19, 2**20]).iter_rows(named=True)
+    number = lambda name: None if shown[name] == "never" else int(shown[name].split()[0].replace(",", ""))
+    assert number("state at L/2") == row["scalars_524288"]
+    assert number("state needed") == round(row["needed_1048576"])
+    assert number("least state, 16 bits a scalar") == round(row["least_1048576"])
+    assert number("too small from") == row["short_at"] and number("provably from") == row["short_at_bound"]
+    assert shown["one model at every length (Theorem 5.4)"] == row["single"]
+
+
+def test_calculator_takes_an_architecture_of_ones_own(calculator, open_page):
+    page = open_page("calculator.html").page
+    assert not page.locator("#l2m-each").is_visible() or page.locator("#l2m-model").input_value() == "one of your own"
+    shown = calculator("one of your own", each=3, fixed=1000, length=10)
+    assert page.locator("#l2m-each").is_visible()
+    assert shown["state at L/2"].startswith("2,533 scalars") and shown["one model at every length (Theorem 5.4)"] == "satisfied"
+    assert calculator("one of your own", each=0, fixed=1000)["one model at every length (Theorem 5.4)"] == "not satisfied"
+
+
+def test_calculator_draws_in_light_and_dark(calculator, open_page):
+    page = open_page("calculator.html").page
+    calculator("Qwen/Qwen3-8B", length=14)
+    assert page.locator("#l2m-chart path.l2m-state").count() == 1 and page.locator("#l2m-chart path.l2m-needed").count() == 2
+    colour = lambda: page.eval_on_selector("#l2m-chart text", "e => getComputedStyle(e).fill")
+    light = colour()
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    assert colour() != light
+    page.evaluate("document.documentElement.dataset.theme = 'light'")

@@ -11,7 +11,7 @@ from scipy import stats
 
 from l2m.bipartite import bipartite_mi, measure_bipartite
 from l2m.information import mutual_information
-from l2m.processes import (DiscreteProcess, Forgetful, MarkovChain, Mixed, Opening, PolyaUrn, Purse, Renewal, SantaFe, Truncated, latest_mention, mentions, pairs_at,
+from l2m.processes import (DiscreteProcess, Forgetful, MarkovChain, Mixed, Opening, PolyaUrn, Purse, Renewal, SantaFe, Truncated, latest_mention, learner_limits, mentions, pairs_at,
                            process_windows)
 from l2m.scoring import Continuation
 
@@ -318,6 +318,22 @@ def test_limits_of_worse_scorers_agree_with_enumeration(scorer, process):
     assert "vclub" not in limits or limits["vclub"] == pytest.approx(found["vclub"], rel=1e-6)
 
 
+@pytest.mark.parametrize("urn, learner", [(PolyaUrn(2), PolyaUrn(2, 7.0)), (PolyaUrn(3, 0.3), PolyaUrn(3, 2.0)), (PolyaUrn(3, 2.0), PolyaUrn(3, 0.3))])
+def test_limits_of_a_learner_agree_with_enumeration(urn, learner):
+    p, whole = table(urn, 5).reshape(urn.colours**2, -1), torch.tensor(sequences(urn, 5))
+    joint, alone = learner.logprobs(whole)[0][:, 2:].sum(1).numpy().reshape(p.shape), learner.logprobs(whole[:, 2:])[0].sum(1).numpy().reshape(p.shape)
+    limits = learner_limits(urn, learner, 2, 5)
+    assert limits["direct"] == pytest.approx((p * (joint - alone)).sum(), rel=1e-9)
+    assert limits["vclub"] == pytest.approx(((p - np.outer(p.sum(1), p.sum(0))) * joint).sum(), rel=1e-9)
+    assert learner_limits(urn, urn, 2, 5) == pytest.approx(urn.limits(2, 5), rel=1e-9)
+
+
+def test_a_slow_learner_makes_the_direct_estimate_too_large_and_too_steep():
+    urn, lengths = PolyaUrn(4, 0.25), (16, 64, 256)
+    exact, slow = ([limits["direct"] for limits in many] for many in ([urn.limits(n // 2, n) for n in lengths], [learner_limits(urn, PolyaUrn(4, 16.0), n // 2, n) for n in lengths]))
+    assert slow[2] > 3 * exact[2] and slow[2] / slow[0] > 4 * exact[2] / exact[0]
+
+
 SCORERS = [*SMALL[:2], *SMALL[3:], *[scorer for scorer, _ in WORSE if "queries" not in scorer.name], Mixed(SantaFe(0.6, 2), 0.2, (0.25,) * 4),
            Mixed(Truncated(PolyaUrn(2), 3), 0.5, (0.3, 0.7)), Truncated(Mixed(Renewal(1.5), 0.1, (0.6, 0.4)), 2)]
 
@@ -390,6 +406,7 @@ def test_even_forgetting_leaves_the_exponent_and_distance_takes_it():
     (lambda: Truncated(PolyaUrn(2), 0), "choose window >= 1"),
     (lambda: Opening(PolyaUrn(2), 0), "choose at least one place"),
     (lambda: Opening(PolyaUrn(2), 3).limits(2, 6), "split 2 lies inside the opening of 3 tokens"),
+    (lambda: learner_limits(PolyaUrn(2), PolyaUrn(3), 2, 4), "give both urns the same colours"),
     (lambda: Mixed(PolyaUrn(2), 1.0, (0.5, 0.5)), "choose 0 < weight < 1"),
     (lambda: Mixed(PolyaUrn(3), 0.5, (0.5, 0.5)), "one positive frequency for each of the 3 tokens"),
 ])

@@ -1,6 +1,7 @@
 "Pair counts against a dictionary, in memory and on disk; estimates, floors and laws against truth."
-import json
+import json, os, signal, subprocess, sys, time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -9,10 +10,13 @@ from hypothesis import given, settings, strategies as st
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+import l2m.two_point as two_point
 from l2m.corpora import load_corpus
 from l2m.information import entropy
+from l2m.runs import run_experiment
 from l2m.two_point import cached_tokens, compare_floors, fit_floor, fit_two_point, pack, pair_counts, spilled_pair_counts, two_point_mi
 
+ELTEC = Path(__file__).parents[2] / "shared" / "corpora" / "eltec-hun.parquet"
 some_documents = st.lists(st.lists(st.integers(0, 5), max_size=30), min_size=1, max_size=6)
 
 
@@ -50,8 +54,42 @@ def test_large_counts_on_disk_come_in_many_parts(tmp_path):
     generator = np.random.default_rng(0)
     documents = [generator.zipf(1.3, 5000).clip(0, 100_000) for _ in range(40)]
     parts = list(spilled_pair_counts(documents, [2], tmp_path, vocabulary=100_001, memory=2**20))
-    assert len(parts) > 5 and max(part.height for _, part in parts) <= 2**20 / 100
+    assert len(parts) > 5 and max(part.height for _, part in parts) <= 2**20 / two_point.BYTES_PER_PAIR
     assert pl.concat([part for _, part in parts]).rows() == pair_counts(documents, 2, vocabulary=100_001).rows()
+
+
+PEAK = """
+import sys, tempfile
+import numpy as np
+from l2m.two_point import pair_counts, spilled_pair_counts
+
+def documents(n):
+    for i in range(n): yield np.random.default_rng(i).integers(0, 50_000, 250_000, dtype=np.uint32)
+
+def on_disk(n, memory):
+    with tempfile.TemporaryDirectory() as folder:
+        return sum(part["count"].sum() for _, part in spilled_pair_counts(documents(n), [7], folder, vocabulary=50_000, memory=memory))
+
+def resident():
+    return 1024 * int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+
+on_disk(1, 2**22)
+open("/proc/self/clear_refs", "w").write("5")  # the peak so far is forgotten
+start = resident()
+pairs = on_disk(12, int(sys.argv[1])) if int(sys.argv[1]) else pair_counts(list(documents(12)), 7, vocabulary=50_000)["count"].sum()
+print(pairs, resident() - start)
+"""
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="resident memory is read from Linux's /proc; getrusage of a child starts at its parent's peak")
+def test_resident_memory_stays_within_the_budget():
+    "The budget holds up to a half, for what Polars keeps for its next query; counting in memory takes over three times as much."
+    budget, peaks, environment = 2**25, {}, {**os.environ, "POLARS_MAX_THREADS": "2"}
+    for memory in (budget, 0):
+        done = subprocess.run([sys.executable, "-c", PEAK, str(memory)], capture_output=True, text=True, check=True, env=environment)
+        pairs, peaks[memory] = map(int, done.stdout.split())
+        assert pairs == 12 * (250_000 - 7)
+    assert peaks[budget] < 1.5 * budget and peaks[0] > 3 * budget
 
 
 def test_no_pair_crosses_documents():
@@ -76,6 +114,13 @@ def test_keys_fill_64_bits_and_no_more():
     (lambda: pair_counts(np.arange(5.0), 1), "float64"),
     (lambda: pair_counts(np.arange(5), 1, vocabulary=3), "outside the vocabulary of 3"),
     (lambda: spilled_pair_counts([], [], "nowhere", vocabulary=3), "no distances"),
+    (lambda: pair_counts([np.arange(5), np.arange(3)], 7), "distance 7 is longer than every document .the longest of 2 has 5 tokens.: choose distances <= 4"),
+    (lambda: two_point_mi(None, None, [0, 1]), "distance 0 is not a whole number of tokens >= 1"),
+    (lambda: two_point_mi(None, None, [4, -1]), "distance -1 is not"),
+    (lambda: two_point_mi(None, None, []), "no distances: give at least one"),
+    (lambda: pair_counts(np.array([2**32, 1]), 1), "4294967297 tokens in 1 groups overflow 64 bits"),
+    (lambda: entropy(pair_counts(np.arange(5), 1)["count"] - 2), "entry 0 is -1"),
+    (lambda: entropy(np.full(3, 2**62)), "more than a 64-bit integer holds: they have overflowed"),
 ])
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message): list(call())
@@ -132,8 +177,80 @@ def test_on_disk_and_resumed_estimates_are_the_same(corpus, letters, tmp_path):
     assert first.equals(again) and first.equals(whole)
 
 
+STOP = """
+import os, sys, time
+from pathlib import Path
+from transformers import PreTrainedTokenizerFast
+import l2m.two_point as two_point
+from l2m.corpora import load_corpus
+
+folder, pattern, number, memory = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+replace, seen = os.replace, []
+
+def waiting(part, path):
+    seen.extend([path] if Path(path).match(pattern) else [])
+    if len(seen) == number:  # the file is written, but not yet in its place
+        (folder / "here").touch()
+        time.sleep(600)
+    replace(part, path)
+
+os.replace, two_point.TOKENS_PER_SHARD = waiting, 30_000
+tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
+two_point.two_point_mi(load_corpus(str(folder / "sticky.jsonl")), tokenizer, [1, 4], groups=8, memory=memory, cache=folder / "cache")
+"""
+BATCHES, MEMORY = 6, 2**22
+
+
+@pytest.mark.parametrize("pattern, number, left", [
+    ("runs-*/floor-4-*.parquet", 5, 4 * (BATCHES - 4) - 3),  # counting the fifth batch, at the last of its four tables
+    ("pairs-*/floor-0*1.parquet", 1, 0),  # all batches counted, one of four tables merged
+])
+def test_a_killed_count_goes_on_where_it_was(corpus, letters, tmp_path, monkeypatch, pattern, number, left):
+    "`kill -9` from outside, in the middle of a write; the second start counts what is missing and no more."
+    (tmp_path / "sticky.jsonl").write_bytes(Path(corpus.name).read_bytes())
+    letters.save_pretrained(tmp_path / "tokenizer")
+    child = subprocess.Popen([sys.executable, "-c", STOP, str(tmp_path), pattern, str(number), str(MEMORY)])
+    while not (tmp_path / "here").exists():
+        assert child.poll() is None, "the child ended before it could be killed"
+        time.sleep(0.05)
+    os.kill(child.pid, signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("cache/*/*.parquet")}
+    calls, counted = [], two_point.count_keys
+    monkeypatch.setattr(two_point, "count_keys", lambda keys: calls.append(len(keys)) or counted(keys))
+    monkeypatch.setattr(two_point, "TOKENS_PER_SHARD", 30_000)
+    source = load_corpus(str(tmp_path / "sticky.jsonl"))
+    again = two_point_mi(source, letters, [1, 4], groups=8, memory=MEMORY, cache=tmp_path / "cache")
+    assert len(calls) == left
+    assert again.equals(two_point_mi(source, letters, [1, 4], groups=8, memory=MEMORY))
+    assert len([path for path in kept if path.parent.name.startswith("tokens")]) >= 3  # of 30,000 tokens each
+    assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
+    assert not list(tmp_path.glob("cache/pairs-*/runs-*"))
+
+
+def test_runs_that_vanish_are_an_error_and_never_fewer_counts(corpus, letters, tmp_path, monkeypatch):
+    "Another process tidies up while this one merges: an error, unless it has left all the tables."
+    merge, source = two_point.PairRuns.parts, tmp_path / "cache"
+    def tidy(runs, name):
+        for path in list(runs.folder.glob(f"{name}-*3.parquet")): path.unlink()
+        return merge(runs, name)
+    with monkeypatch.context() as patch:
+        patch.setattr(two_point.PairRuns, "parts", tidy)
+        with pytest.raises((FileNotFoundError, pl.exceptions.ComputeError)):
+            two_point_mi(corpus, letters, [1, 4], groups=8, memory=MEMORY, cache=source)
+    def elsewhere(runs, name):
+        patch.setattr(two_point.PairRuns, "parts", merge)
+        two_point_mi(corpus, letters, [1, 4], groups=8, memory=MEMORY, cache=source)
+        return merge(runs, name)
+    with monkeypatch.context() as patch:
+        patch.setattr(two_point.PairRuns, "parts", elsewhere)
+        table = two_point_mi(corpus, letters, [1, 4], groups=8, memory=MEMORY, cache=source)
+    assert table.equals(two_point_mi(corpus, letters, [1, 4], groups=8, memory=MEMORY))
+
+
 def test_corpora_that_cannot_do_are_named(letters, tmp_path):
     one, two = written(tmp_path / "one.jsonl", [[1] * 9]), written(tmp_path / "two.jsonl", [[1, 2] * 9, [1] * 4])
+    with pytest.raises(ValueError, match="distance 99 is reached by 0 of the 2 documents .*choose distances <= 3"): two_point_mi(two, letters, [1, 99])
     with pytest.raises(ValueError, match="has one document"): two_point_mi(one, letters, [1])
     with pytest.raises(ValueError, match="distance 4 is reached by 1 of the 2 documents .*choose distances <= 3"): two_point_mi(two, letters, [1, 4])
     with pytest.raises(ValueError, match="no distances"): two_point_mi(two, letters, [])
@@ -173,3 +290,42 @@ def test_excess_below_the_noise_is_not_fitted_in_silence():
     assert law.distances[-1] < 512 and "fitted up to d" in law.notes[0]
     with pytest.raises(ValueError, match="floor 'guessed' is unknown"): fit_two_point(table, "guessed")
     with pytest.raises(ValueError, match="2 distances are too few"): fit_two_point(table[:2], "measured")
+
+
+def run(tmp_path, letters, **given):
+    "The experiment with its ci profile; its tables."
+    letters.save_pretrained(tmp_path / "tokenizer")
+    own = dict(tokenizer=str(tmp_path / "tokenizer"), cache=str(tmp_path / "cache"))
+    run_experiment("two_point_scaling", "ci", own | given, str(tmp_path / "out"))
+    return (pl.read_parquet(tmp_path / "out" / f"{name}.parquet") for name in ("table", "laws"))
+
+
+def in_files(folder):
+    folder.mkdir()
+    generator = np.random.default_rng(3)
+    for i in range(8): (folder / f"{i}.txt").write_text("".join("abcdefgh"[w] for w in sticky(generator, 2000)))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["folder", "hub"])
+def test_the_experiment_runs_on_a_folder_and_on_a_dataset(letters, tmp_path, kind):
+    "The Hub is stood in for by a folder in its layout; both are read to the same documents, and a killed run's counts are taken up."
+    folder = in_files(tmp_path / "texts")
+    expected = two_point_mi(load_corpus(str(folder)), letters, [1, 2, 4, 8, 16, 32], groups=8)
+    source = str(folder)
+    if kind == "hub":
+        (tmp_path / "dataset").mkdir()
+        texts = [path.read_text() for path in sorted(folder.glob("*.txt"))]
+        pl.DataFrame({"text": texts}).write_parquet(tmp_path / "dataset" / "train.parquet")
+        source = f"hf:{tmp_path / 'dataset'}"
+    table, laws = run(tmp_path, letters, corpus=source, groups=8)
+    assert np.allclose(table["mi"], expected["mi"], rtol=0, atol=1e-12) and table["documents"].to_list() == [8] * 6
+    assert np.allclose(table["stderr"], expected["stderr"], rtol=1e-9) and laws["corpus"].unique().to_list() == [source]
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("cache/*/*.parquet")}
+    assert len(kept) == 12 + 2  # two tables a distance, one shard of tokens and the mark of its end
+
+
+@pytest.mark.skipif(not ELTEC.exists(), reason=f"{ELTEC} is not there")
+def test_the_experiment_runs_on_eltec(letters, tmp_path):
+    table, laws = run(tmp_path, letters, corpus=str(ELTEC), documents=3, groups=3, language="hu", distances=[1, 2, 4, 8])
+    assert table["documents"].to_list() == [3] * 4 and table["mi"].is_sorted(descending=True) and "fitted" in laws["floor"]

@@ -1,0 +1,431 @@
+"The measured history state against closed formulas, what a state may be without, the audit, and its command."
+import copy, json, math
+
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, strategies as st
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
+
+from l2m.runs import app, repository
+from l2m.state import CURVE, Growth, architectures, audit, falls_short, find_growth, history_state, load_configuration, needed_state, summary
+
+PUBLISHED = repository() / "results" / "state_audit" / "architectures"
+SMALL = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, vocab_size=100, pad_token_id=None)
+MOE = dict(num_experts=4, num_local_experts=4, n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=32)
+LENGTHS = (1, 2, 3, 4, 5, 7, 8, 9, 10, 17, 33, 300, 10**6)
+
+
+# The state of each family by hand, from a configuration c after n tokens. Nothing below looks at a cache.
+head = lambda c: getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+keys_values = lambda c: 2 * c.num_key_value_heads * head(c)                              # of one token in one layer
+window = lambda c, n: min(n, c.sliding_window - 1)                                       # the current token is in the window
+convolution = lambda channels, kernel, n: channels * min(n, kernel - 1)
+attention = lambda c, n: c.num_hidden_layers * keys_values(c) * n
+latent = lambda c, n: c.num_hidden_layers * (c.kv_lora_rank + c.qk_rope_head_dim) * n
+count = lambda c, kind: c.layer_types.count(kind)
+
+
+def sliding(c, n, layers=None):
+    layers = (getattr(c, "layer_types", None) or ["sliding_attention"] * c.num_hidden_layers)[:layers]
+    return keys_values(c) * sum(window(c, n) if kind == "sliding_attention" else n for kind in layers)
+
+
+def chunked(c, n):
+    return keys_values(c) * sum(n % c.attention_chunk_size if kind == "chunked_attention" else n for kind in c.layer_types)
+
+
+def mamba(c, n):
+    channels = c.expand * c.hidden_size if c.model_type == "mamba" else c.intermediate_size
+    return c.num_hidden_layers * (channels * c.state_size * (n > 0) + convolution(channels, c.conv_kernel, n))
+
+
+def mamba2_layer(heads, width, states, groups, kernel, n):
+    return heads * width * states * (n > 0) + convolution(heads * width + 2 * groups * states, kernel, n)
+
+
+def gated_delta(c, n):
+    key, value = c.linear_num_key_heads * c.linear_key_head_dim, c.linear_num_value_heads * c.linear_value_head_dim
+    state = c.linear_num_value_heads * c.linear_key_head_dim * c.linear_value_head_dim
+    linear = state * (n > 0) + convolution(2 * key + value, c.linear_conv_kernel_dim, n)
+    return count(c, "linear_attention") * linear + count(c, "full_attention") * keys_values(c) * n
+
+
+def kimi(c, n):
+    linear = c.linear_num_heads * c.linear_head_dim**2 * (n > 0) + convolution(3 * c.linear_num_heads * c.linear_head_dim, c.linear_conv_kernel_dim, n)
+    return count(c, "linear_attention") * linear + count(c, "full_attention") * (c.kv_lora_rank + c.qk_rope_head_dim) * n
+
+
+def lightning(c, n):
+    return count(c, "linear_attention") * c.num_attention_heads * head(c) ** 2 * (n > 0) + count(c, "full_attention") * keys_values(c) * n
+
+
+def jamba(c, n):
+    full = sum(i % c.attn_layer_period == c.attn_layer_offset for i in range(c.num_hidden_layers))
+    channels = c.mamba_expand * c.hidden_size
+    return (c.num_hidden_layers - full) * (channels * c.mamba_d_state * (n > 0) + convolution(channels, c.mamba_d_conv, n)) + full * keys_values(c) * n
+
+
+def bamba(c, n, full=None):
+    full = len(c.attn_layer_indices) if full is None else full
+    one = mamba2_layer(c.mamba_n_heads, c.mamba_d_head, c.mamba_d_state, c.mamba_n_groups, c.mamba_d_conv, n)
+    return (c.num_hidden_layers - full) * one + full * keys_values(c) * n
+
+
+def falcon_h1(c, n):                                                                     # both in every layer
+    return attention(c, n) + c.num_hidden_layers * mamba2_layer(c.mamba_n_heads, c.mamba_d_head, c.mamba_d_state, c.mamba_n_groups, c.mamba_d_conv, n)
+
+
+def zamba2(c, n):                                                                        # Mamba-2 everywhere, attention of twice the width in some
+    one = mamba2_layer(c.n_mamba_heads, c.mamba_expand * c.hidden_size // c.n_mamba_heads, c.mamba_d_state, c.mamba_ngroups, c.mamba_d_conv, n)
+    return c.num_hidden_layers * one + len(c.hybrid_layer_ids) * 2 * c.num_key_value_heads * (2 * c.hidden_size // c.num_attention_heads) * n
+
+
+def recurrent_gemma(c, n):
+    full = c.num_hidden_layers // 3
+    recurrent = c.lru_width * (n > 0) + convolution(c.lru_width, c.conv1d_width, n)
+    return (c.num_hidden_layers - full) * recurrent + full * keys_values(c) * min(n, c.attention_window_size - 1)
+
+
+def xlstm(c, n):
+    key, value = (int(c.hidden_size * factor) // c.num_heads for factor in (c.qk_dim_factor, c.v_dim_factor))
+    return c.num_hidden_layers * c.num_heads * (key * value + key + 1) * (n > 0)
+
+
+FORMULAS = {
+    "gpt2": lambda c, n: c.n_layer * 2 * c.n_embd * n,
+    "gpt_neox": lambda c, n: c.num_hidden_layers * 2 * c.hidden_size * n,
+    "gpt_bigcode": lambda c, n: c.n_layer * 2 * (c.n_embd // c.n_head) * n,
+    "falcon": lambda c, n: c.num_hidden_layers * 2 * (c.hidden_size // c.num_attention_heads) * n,
+    "llama": attention, "qwen3": attention, "mixtral": attention, "glm4_moe": attention, "minimax_m2": attention,
+    "mistral": sliding, "gemma2": sliding, "gemma3_text": sliding, "gpt_oss": sliding, "olmo3": sliding, "cohere2": sliding,
+    "gemma3n_text": lambda c, n: sliding(c, n, c.num_hidden_layers - c.num_kv_shared_layers),
+    "llama4_text": chunked,
+    "deepseek_v2": latent, "deepseek_v3": latent,
+    "deepseek_v32": lambda c, n: latent(c, n) + c.num_hidden_layers * c.index_head_dim * n,
+    "mamba": mamba, "falcon_mamba": mamba,
+    "mamba2": lambda c, n: c.num_hidden_layers * mamba2_layer(c.num_heads, c.head_dim, c.state_size, c.n_groups, c.conv_kernel, n),
+    "rwkv": lambda c, n: 5 * c.num_hidden_layers * c.hidden_size * (n > 0),
+    "xlstm": xlstm, "recurrent_gemma": recurrent_gemma,
+    "qwen3_next": gated_delta, "qwen3_5_text": gated_delta, "olmo_hybrid": gated_delta, "kimi_linear": kimi, "minimax": lightning,
+    "jamba": jamba, "bamba": bamba, "falcon_h1": falcon_h1, "zamba2": zamba2,
+    "granitemoehybrid": lambda c, n: bamba(c, n, count(c, "full_attention")),
+    "lfm2": lambda c, n: count(c, "conv") * convolution(c.hidden_size, c.conv_L_cache, n) + count(c, "full_attention") * keys_values(c) * n,
+}
+
+MAMBA = dict(mamba_n_heads=8, mamba_d_head=16, mamba_d_state=16, mamba_n_groups=1, mamba_d_conv=4, mamba_expand=2, mamba_chunk_size=8)
+DELTA = dict(linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=8, linear_value_head_dim=16, head_dim=16,
+             shared_expert_intermediate_size=32, layer_types=["linear_attention", "full_attention"] * 2)
+LATENT = dict(q_lora_rank=48, kv_lora_rank=32, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=16, num_key_value_heads=4, n_group=1, topk_group=1, n_shared_experts=1)
+ALTERNATE = dict(head_dim=16, sliding_window=9, layer_types=["sliding_attention", "full_attention"] * 2)
+CONFIGURATIONS = {
+    "gpt2": dict(n_layer=3, n_embd=64, n_head=4),
+    "gpt_neox": {},
+    "gpt_bigcode": dict(n_layer=3, n_embd=64, n_head=4),
+    "falcon": dict(multi_query=True, new_decoder_architecture=False),
+    "llama": {}, "qwen3": dict(head_dim=32), "mixtral": dict(MOE, sliding_window=None), "glm4_moe": dict(MOE, head_dim=16, n_group=1, topk_group=1),
+    "minimax_m2": dict(MOE, head_dim=16),
+    "mistral": dict(sliding_window=9), "gemma2": ALTERNATE, "gemma3_text": ALTERNATE, "gpt_oss": ALTERNATE | MOE, "olmo3": ALTERNATE, "cohere2": ALTERNATE,
+    "gemma3n_text": dict(ALTERNATE, num_hidden_layers=6, num_kv_shared_layers=2, hidden_size_per_layer_input=8, vocab_size_per_layer_input=100, laurel_rank=4,
+                         layer_types=["sliding_attention", "sliding_attention", "full_attention"] * 2, activation_sparsity_pattern=[0.5] + [0.0] * 5, intermediate_size=[128] * 6),
+    "llama4_text": dict(MOE, num_experts_per_tok=1, head_dim=16, attention_chunk_size=8, intermediate_size_mlp=128),
+    "deepseek_v2": LATENT | MOE, "deepseek_v3": LATENT | MOE, "deepseek_v32": LATENT | MOE | dict(index_head_dim=16, index_n_heads=2, index_topk=4),
+    "mamba": dict(state_size=16, conv_kernel=4, expand=2), "falcon_mamba": dict(state_size=16, conv_kernel=3),
+    "mamba2": dict(num_heads=8, head_dim=16, state_size=32, n_groups=2, conv_kernel=4, chunk_size=8),
+    "rwkv": dict(attention_hidden_size=64),
+    "xlstm": dict(hidden_size=256, num_heads=4, qk_dim_factor=0.5, v_dim_factor=1.0, chunk_size=8),
+    "recurrent_gemma": dict(num_hidden_layers=6, num_key_value_heads=1, head_dim=16, lru_width=64, conv1d_width=4, attention_window_size=9),
+    "qwen3_next": DELTA | MOE, "qwen3_5_text": DELTA, "olmo_hybrid": DELTA,
+    "kimi_linear": LATENT | MOE | dict(linear_head_dim=16, linear_num_heads=4, layer_types=["linear_attention", "full_attention"] * 2),
+    "minimax": MOE | dict(head_dim=16, layer_types=["linear_attention", "full_attention"] * 2, block_size=8),
+    "jamba": MOE | dict(attn_layer_period=4, attn_layer_offset=2, mamba_d_state=16, mamba_d_conv=4, mamba_expand=2),
+    "bamba": MAMBA | dict(attn_layer_indices=[1]),
+    "falcon_h1": MAMBA | dict(mamba_d_ssm=128, head_dim=16),
+    "zamba2": dict(num_key_value_heads=4, mamba_d_state=16, mamba_d_conv=4, mamba_ngroups=1, n_mamba_heads=8, mamba_headdim=16, chunk_size=8, adapter_rank=8,
+                   layers_block_type=["mamba", "hybrid", "mamba", "mamba"], hybrid_layer_ids=[1]),
+    "granitemoehybrid": MAMBA | MOE | dict(layer_types=["mamba", "mamba", "attention", "mamba"], shared_intermediate_size=64),
+    "lfm2": dict(conv_L_cache=3, full_attn_idxs=[2]),
+}
+
+
+def configuration(kind): return dict(SMALL, model_type=kind) | CONFIGURATIONS[kind]
+
+
+@pytest.mark.parametrize("kind", CONFIGURATIONS)
+def test_measurement_is_the_formula(kind):
+    state, config = history_state(configuration(kind), 1), load_configuration(configuration(kind))
+    assert [state.at(length).scalars for length in LENGTHS] == [FORMULAS[kind](config, length - 1) for length in LENGTHS], state.at(17).table()
+    assert all(state.at(length).padding >= 0 for length in LENGTHS)
+
+
+def test_every_formula_is_tried(): assert set(FORMULAS) == set(CONFIGURATIONS)
+
+
+@pytest.mark.parametrize("name", pl.read_parquet(PUBLISHED / "table.parquet")["model"] if (PUBLISHED / "table.parquet").exists() else [])
+def test_published_table_is_the_formula(name):
+    row = pl.read_parquet(PUBLISHED / "table.parquet").row(by_predicate=pl.col("model") == name, named=True)
+    config = load_configuration(name)
+    formula = FORMULAS[config.model_type]
+    assert row["curve"] == [formula(config, length - 1) for length in CURVE]
+    for length in (4096, 131_072, 1_000_000):
+        assert row[f"scalars_{length}"] == formula(config, length - 1)
+        assert row[f"bfloat16_bytes_{length}"] == 2 * formula(config, length - 1)
+    grows = formula(config, 2**50) > formula(config, 2**49)
+    assert row["exponent"] == pytest.approx(float(grows), abs=1e-3)
+    assert row["single"] == ("satisfied" if grows else "not satisfied") and row["firm"]
+
+
+def test_published_table_holds_every_shipped_configuration():
+    names = set(pl.read_parquet(PUBLISHED / "table.parquet")["model"])
+    assert len(names) >= 25 and set(architectures()) <= names
+    assert all(entry["source"].startswith("https://huggingface.co/") for entry in architectures().values())
+
+
+# What is called padding may be overwritten, what is called state may not: real models of random weights, in float64.
+def continued(kind, tokens, change):
+    "Log-probabilities after one more token, with the cache changed in between"
+    torch.manual_seed(0)
+    config = load_configuration(configuration(kind))
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float64).eval()
+    for p in model.parameters(): p.data.normal_(0, 0.3, generator=torch.Generator().manual_seed(p.numel()))
+    ids = torch.randint(100, (1, tokens + 1), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        output = model(ids[:, :tokens], use_cache=True)
+        name = "past_key_values" if "past_key_values" in output else "cache_params"
+        change(output[name].layers)
+        return model(ids[:, tokens:], use_cache=True, **{name: output[name]}).logits
+
+
+def add(tensor, index): tensor[index] += 1.0
+
+
+@pytest.mark.parametrize("kind, tokens, unread, read", [
+    ("mamba", 9, lambda layers: add(layers[0].conv_states[0], (..., 0)), lambda layers: add(layers[0].conv_states[0], (..., 1))),
+    ("mamba2", 9, lambda layers: add(layers[0].conv_states[0], (..., 0)), lambda layers: add(layers[0].conv_states[0], (..., 1))),
+    ("lfm2", 9, lambda layers: add(layers[0].conv_states[0], (..., 0)), lambda layers: add(layers[0].conv_states[0], (..., 1))),
+    ("llama4_text", 11, lambda layers: add(layers[0].keys, (..., slice(-7, -3), slice(None))), lambda layers: add(layers[0].keys, (..., slice(-3, -2), slice(None)))),
+    ("mistral", 20, lambda layers: None, lambda layers: add(layers[0].keys, (..., slice(0, 1), slice(None)))),
+])
+def test_padding_is_not_read_and_state_is(kind, tokens, unread, read):
+    plain = continued(kind, tokens, lambda layers: None)
+    assert torch.equal(continued(kind, tokens, unread), plain)
+    assert not torch.allclose(continued(kind, tokens, read), plain)
+
+
+def test_parts_are_told_apart():
+    table = history_state(configuration("qwen3_next"), 3).table()
+    rows = {row["kind"]: row for row in table.iter_rows(named=True)}
+    assert set(rows) == {"keys", "values", "recurrent", "convolution"}
+    assert rows["convolution"]["each"] == "96·min(ℓ−1, 3)" and rows["convolution"]["storage"] == "384"
+    assert rows["convolution"]["scalars"] == 2 * 96 * 2 and rows["convolution"]["padding"] == 2 * 96 * 2      # two tokens read, buffers of four
+    assert {part.layer for part in history_state(configuration("qwen3_next"), 3).parts if part.kind == "keys"} == {1, 3}
+    assert {row["kind"] for row in history_state(configuration("rwkv"), 3).table().iter_rows(named=True)} == {"shift", "recurrent"}
+    latent = {row["kind"]: row["scalars"] for row in history_state(configuration("deepseek_v3"), 3).table().iter_rows(named=True)}
+    assert latent == {"latent": 4 * 32 * 2, "rotary key": 4 * 8 * 2}
+
+
+def test_a_position_is_known_but_not_counted():
+    state = history_state(configuration("mistral"), 100)
+    assert [part.state(99) for part in state.parts if part.kind == "position"] == [0] and state.padding == 1
+
+
+def test_lengths_beyond_the_positions_are_reported():
+    state = history_state("openai-community/gpt2", 1025)
+    assert state.beyond_positions and not state.at(1024).beyond_positions
+    assert state.scalars == 2 * 12 * 768 * 1024
+    row = audit([configuration("llama") | dict(max_position_embeddings=5000)], lengths=[4096, 8192]).row(0, named=True)
+    assert row["positions"] == 5000 and row["beyond_positions"] == [8192]
+
+
+@given(size=st.integers(1, 50), law=st.sampled_from(["fixed", "linear", "window"]), limit=st.integers(2, 500))
+def test_growth_is_found(size, law, limit):
+    growth = Growth(size, law, limit if law == "window" else None)
+    assert find_growth({n: growth(n) for n in (1, 3, limit, limit + 1, 10**6)}) == growth
+
+
+@pytest.mark.parametrize("counts", [{1: 4, 3: 12, 100: 401}, {1: 0, 3: 5}, {1: 3, 3: 9, 50: 20, 60: 20}])
+def test_an_unknown_growth_is_not_guessed(counts): assert find_growth(counts) is None
+
+
+# Models of one's own
+class Kept(torch.nn.Module):
+    "Keeps its state in an attribute and returns logits alone in a dictionary"
+    def __init__(self):
+        super().__init__()
+        self.embed = torch.nn.Embedding(10, 8)
+        self.memory = None
+
+    def forward(self, tokens):
+        self.memory = self.embed(tokens).cumsum(1)[:, -1]
+        return {"logits": self.memory}
+
+
+def test_a_module_that_keeps_its_state_inside():
+    model = Kept()
+    assert [int(history_state(model, length)) for length in (1, 2, 50)] == [0, 8, 8]
+    assert model.memory is None and model.embed.weight.device.type == "cpu", "the model of the user stays as it was"
+
+
+def test_a_state_that_is_declared():
+    class Declared:
+        def state_size(self, length): return 7 * math.ceil(length**0.5)
+    state = history_state(Declared(), 100)
+    assert int(state) == 70 and state.exponent == 0.5 and state.model == "Declared"
+    row = audit([Declared()], beta=0.5, interval=(0.4, 0.6)).row(0, named=True)
+    assert row["single"] == "satisfied" and not row["firm"]
+
+
+# The audit
+def test_the_papers_verdicts():
+    class Logarithmic:
+        def state_size(self, length): return 1000 * length.bit_length()
+    fixed = [configuration(kind) for kind in ("mamba", "mamba2", "rwkv", "mistral")]
+    table = audit([configuration("llama"), *fixed, Logarithmic()])
+    assert table["single"].to_list() == ["satisfied"] + 5 * ["not satisfied"]
+    assert table["series"].to_list() == ["satisfied by one model"] + 5 * ["only if larger models are built for longer texts"]
+    assert table["firm"].all()
+    assert table["short_at"][0] is None and table["short_at"][1:].is_not_null().all()
+
+
+def test_the_papers_numbers():
+    "60,000 nats at a million tokens, and a state of about 10^6 scalars for them"
+    assert 3.26 * (10**6) ** 0.71 == pytest.approx(60_000, rel=0.02)
+    assert needed_state(10**6, 0.71, 3.26, 0.06) == pytest.approx(1e6, rel=0.02)
+    assert needed_state(10**6, 0.76, 2.27, 0.06) > 1e6
+
+
+@pytest.mark.parametrize("kind", ["mamba", "mistral", "rwkv"])
+@pytest.mark.parametrize("price", [0.06, 16 * math.log(2)])
+def test_falls_short_where_a_scan_does(kind, price):
+    state = history_state(configuration(kind), 1)
+    fails = lambda length: 2.27 * length**0.76 > price * state.at(length // 2).scalars + math.log(100)
+    found = falls_short(state, 0.76, 2.27, price)
+    assert fails(found) and not fails(found - 1)
+    if found < 5000: assert found == next(length for length in range(4, 5000) if fails(length))
+
+
+@given(st.integers(2, 10**7), st.floats(0.1, 0.95), st.floats(0.1, 50), st.floats(0.001, 20), st.integers(2, 10**6))
+def test_needed_state_is_just_enough(length, beta, amplitude, price, vocabulary):
+    need = needed_state(length, beta, amplitude, price, vocabulary)
+    assert price * need + math.log(vocabulary) >= amplitude * length**beta * (1 - 1e-12)
+    assert need == 0 or price * need + math.log(vocabulary) == pytest.approx(amplitude * length**beta)
+
+
+def test_sizes_and_dtypes():
+    row = audit([configuration("llama")], lengths=[100], dtypes=["float32", "float8_e4m3fn"]).row(0, named=True)
+    assert row["scalars_100"] == 4 * 2 * 2 * 16 * 99
+    assert row["float32_bytes_100"] == 4 * row["scalars_100"] and row["float8_e4m3fn_bytes_100"] == row["scalars_100"]
+    assert row["least_100"] == pytest.approx((2.27 * 100**0.76 - math.log(100)) / (32 * math.log(2)))
+
+
+# Bad input
+FOREIGN = {"model_type": "foreign", "auto_map": {"AutoConfig": "foreign.ForeignConfig", "AutoModelForCausalLM": "foreign.ForeignModel"}}
+
+
+@pytest.mark.parametrize("model, message", [
+    (dict(SMALL, model_type="bert"), "'bert' cannot be measured: it keeps nothing from one token to the next: an encoder"),
+    (dict(model_type="t5"), "transformers has no causal language model of type 't5'"),
+    (dict(model_type="vit"), "transformers has no causal language model of type 'vit'"),
+    (dict(model_type="hal9000"), "model_type 'hal9000', which transformers .* does not know"),
+    (dict(hidden_size=3), "no model_type"),
+    (FOREIGN, "needs code that comes with it: read it, then say trust_remote_code"),
+    (dict(model_type="llama", hidden_size="wide"), "does not fit model_type 'llama'"),
+    ("no/such/config.json", "no configuration 'no/such/config.json'"),
+])
+def test_bad_models_are_one_clear_error(model, message):
+    with pytest.raises(ValueError, match=message) as error: history_state(model, 10)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("text, message", [("{", "does not parse"), ("[1]", "is no configuration: it holds a list"), ("", "does not parse"), ("\x00\xff", "does not parse")])
+def test_bad_files_are_one_clear_error(tmp_path, text, message):
+    (tmp_path / "config.json").write_text(text)
+    for path in (tmp_path, tmp_path / "config.json"):
+        with pytest.raises(ValueError, match=message): history_state(path, 10)
+
+
+def test_a_name_that_nobody_knows_offline(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match="'nobody/nothing' is no file, no type of transformers, not in the shipped table"): history_state("nobody/nothing", 10)
+
+
+@pytest.mark.parametrize("length", [0, -1, 2.5, True, "10"])
+def test_lengths_are_numbers_of_tokens(length):
+    with pytest.raises(ValueError, match="is no number of tokens"): history_state(configuration("llama"), length)
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(beta=1.2), "beta 1.2"), (dict(beta=0.5, interval=(0.6, 0.7)), "expected 0 < low <= beta <= high < 1"), (dict(amplitude=0), "must be positive"),
+    (dict(nats_per_scalar=-1), "must be positive"), (dict(dtypes=["bf17"]), "dtype 'bf17' is unknown"), (dict(lengths=[]), "at least one length"), (dict(lengths=[0]), "length 0"),
+])
+def test_bad_laws_are_refused_before_the_work(options, message):
+    with pytest.raises(ValueError, match=message): audit(["never looked at"], **options)
+
+
+def test_a_local_folder_with_its_own_code(tmp_path):
+    "Refused without permission, measured with it"
+    (tmp_path / "config.json").write_text(json.dumps(FOREIGN | dict(vocab_size=11, width=6)))
+    (tmp_path / "foreign.py").write_text("""
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import ModelOutput
+class ForeignConfig(PretrainedConfig):
+    model_type = "foreign"
+    def __init__(self, width=6, **rest):
+        super().__init__(**rest)
+        self.width = width
+class ForeignModel(PreTrainedModel):
+    config_class = ForeignConfig
+    def __init__(self, config):
+        super().__init__(config)
+        self.embed = torch.nn.Embedding(11, config.width)
+        self.post_init()
+    def forward(self, input_ids, use_cache=True):
+        return ModelOutput(logits=self.embed(input_ids), past=self.embed(input_ids))
+""")
+    with pytest.raises(ValueError, match="trust_remote_code"): history_state(tmp_path, 10)
+    assert int(history_state(tmp_path, 10, trust_remote_code=True)) == 6 * 9
+
+
+def test_code_that_is_not_needed_is_not_run(tmp_path):
+    "A known type is built from transformers' own code, whatever its folder brings"
+    (tmp_path / "config.json").write_text(json.dumps(configuration("llama") | {"auto_map": {"AutoModelForCausalLM": "evil.Model"}}))
+    (tmp_path / "evil.py").write_text("raise SystemExit('was run')")
+    assert int(history_state(tmp_path, 10)) == int(history_state(configuration("llama"), 10))
+
+
+# The command
+def command(*arguments): return CliRunner().invoke(app, ["audit", *map(str, arguments)])
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(configuration("mamba")))
+    return path
+
+
+def test_command_prints_and_writes(tmp_path, config_file):
+    outputs = [tmp_path / f"audit{ending}" for ending in (".parquet", ".csv", ".md")]
+    for output in outputs:
+        done = command("openai-community/gpt2", config_file, "--beta", 0.76, "--output", output)
+        assert done.exit_code == 0, done.output
+    cells = [[cell.strip() for cell in line.split("|")[1:]] for line in done.output.splitlines() if "|" in line]
+    assert [row[:2] for row in cells[2:]] == [["openai-community/gpt2", "1"], [str(config_file), "0"]] and [row[5] for row in cells[2:]] == ["satisfied", "not satisfied"]
+    assert "needs, at 0.06 nats a scalar" in done.output
+    parquet, flat, text = pl.read_parquet(outputs[0]), pl.read_csv(outputs[1]), outputs[2].read_text()
+    assert parquet["scalars_4096"].to_list() == flat["scalars_4096"].to_list() == [2 * 12 * 768 * 4095, 4 * 128 * 19]
+    assert json.loads(outputs[0].with_suffix(".json").read_text())["parameters"]["beta"] == 0.76
+    assert len(text.splitlines()) == 2 + 2 and text.startswith("| model")
+    assert summary(parquet).height == 2
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["openai-community/gpt2", "--output", "x.docx"], "error: output 'x.docx' has no known ending: choose .parquet, .csv or .md"),
+    (["openai-community/gpt2", "--beta", "2"], "error: beta 2.0"),
+    (["missing.json"], "error: no configuration 'missing.json'"),
+])
+def test_wrong_commands_are_one_clear_error(arguments, message):
+    done = command(*arguments)
+    assert done.exit_code == 1 and message in done.output and len(done.output.splitlines()) == 1

@@ -278,10 +278,16 @@ def test_autocast_changes_little_and_compilation_less(plain, monkeypatch):
     assert len(compiled) == 1
 
 
-def test_smoothing_keeps_constants_and_order():
-    table = pl.DataFrame({"position": range(1, 65), "kl": [2.0] * 64, "kl_stderr": [0.1] * 64})
-    bins = smooth(table, "kl", 2)
-    assert (bins["kl"] - 2).abs().max() < 1e-12 and bins["position"].is_sorted() and len(bins) == 12
+@pytest.mark.parametrize("rho", [0.0, 0.2, 1.0])
+def test_smoothing_finds_the_error_of_equally_correlated_positions(rho):
+    "Positions that share a part of their noise: the error of every bin is that of its mean"
+    sigma, positions = np.linspace(0.1, 0.3, 64), np.arange(1, 65)
+    covariance = np.outer(sigma, sigma) * (rho + (1 - rho) * np.eye(64))
+    table = pl.DataFrame({"position": positions, "kl": [2.0] * 64, "kl_stderr": sigma})
+    bins = smooth(table, "kl", covariance.mean() ** 0.5, 1)
+    members = [np.flatnonzero(np.floor(np.log2(positions)) == octave) for octave in range(7)]
+    np.testing.assert_allclose(bins["kl_stderr"], [covariance[np.ix_(m, m)].mean() ** 0.5 for m in members], rtol=1e-9)
+    assert (bins["kl"] - 2).abs().max() < 1e-12 and bins["position"].is_sorted() and len(bins) == 7
 
 
 def test_collapse_by_hand():

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['CHUNK', 'FAMILIES', 'STATES', 'SIZES', 'PAPER', 'transformers_chunk_scan', 'TRAINING_BYTES', 'Shape', 'gpt2', 'llama',
            'sliding', 'mamba', 'mamba2', 'linear', 'hybrid', 'layers_and_width', 'model_config', 'chunk_scan', 'clock',
-           'VectorModel', 'known_device', 'device_bytes', 'parameter_count', 'build_model', 'model_arguments']
+           'VectorModel', 'known_device', 'device_bytes', 'parameter_count', 'build_model', 'model_arguments',
+           'state_scalars']
 
 # %% ../nbs/09_models.ipynb #09-models-003
 import importlib.util
@@ -31,6 +32,8 @@ from transformers import (
 )
 from transformers.models.bamba import modeling_bamba
 from transformers.models.mamba2 import modeling_mamba2
+
+from .state import history_state
 
 # %% ../nbs/09_models.ipynb #09-models-006
 @dataclass(frozen=True)
@@ -331,3 +334,23 @@ def model_arguments(
 
 
 assert model_arguments("mamba2:24x768/128") == dict(name="mamba2", size="24x768", state=128)
+
+# %% ../nbs/09_models.ipynb #09-models-032
+def state_scalars(
+    name: str,
+    size: str = "tiny",
+    *,
+    length: int,  # tokens a sequence, at most
+    read: int,  # tokens read so far
+    state: int | None = None,
+) -> int:
+    "dim(z): scalars that carry what was read to the future."
+    config = model_config(name, size, length=length, state=state)
+    left_out = ()
+    if name == "linear":
+        layers, left_out = config.num_hidden_layers + 1, ("keys", "values")
+        config.num_hidden_layers, config.mlp_only_layers = layers, list(range(layers))
+        config.layer_types = [*config.layer_types, "full_attention"]
+    with torch.device("meta"):
+        parts = history_state(AutoModelForCausalLM.from_config(config), read + 1).parts
+    return sum(part.state(read) for part in parts if part.kind not in left_out)

@@ -212,8 +212,8 @@ class Plan:
             raise ValueError(
                 f"warmup={self.warmup}, learning_rate={self.learning_rate}: choose 0 <= warmup < steps={self.steps}, and a positive rate"
             )
-        if self.autocast not in (None, "bfloat16", "float16"):
-            raise ValueError(f"autocast='{self.autocast}' is unknown: choose 'bfloat16', 'float16' or None")
+        if self.autocast not in (None, "bfloat16"):
+            raise ValueError(f"autocast='{self.autocast}' is unknown: choose 'bfloat16' or None")
 
     def rate(self, step: int) -> float:
         "The learning rate of a step."
@@ -435,11 +435,17 @@ def evaluate(
 def smooth(
     table: pl.DataFrame,  # of an Evaluation
     score: str,  # "kl" or "nll"
+    average_stderr: float,  # of the score's average over all positions
     per_octave: int = 4,  # bins for each doubling of the position
-) -> pl.DataFrame:  # position (geometric mean), the score, its standard error if the bin's positions go together
-    "Means over bins of positions."
+) -> pl.DataFrame:  # position (geometric mean), the score, its standard error
+    "Means over bins of positions, all pairs of positions taken for equally correlated."
+    errors = table[f"{score}_stderr"].to_numpy()
+    apart, together = (errors**2).sum(), errors.sum() ** 2
+    share = (len(errors) ** 2 * average_stderr**2 - apart) / (together - apart) if together > apart else 0.0
+    rho, sigma = float(np.clip(share, 0, 1)), pl.col(f"{score}_stderr")
+    error = ((1 - rho) * (sigma**2).sum() + rho * sigma.sum() ** 2).sqrt() / pl.len()
     octave = (pl.col("position").log(2) * per_octave).floor().alias("bin")
-    means = pl.col("position").log().mean().exp(), pl.col(score, f"{score}_stderr").mean()
+    means = pl.col("position").log().mean().exp(), pl.col(score).mean(), error.alias(f"{score}_stderr")
     return table.group_by(octave).agg(*means).sort("bin").drop("bin")
 
 # %% ../nbs/10_training.ipynb #10-training-035

@@ -1,13 +1,12 @@
 "Training: exact losses, exact resumption, the same result from two processes, and one clear error for what cannot work."
 import json, os, signal, subprocess, sys, time
-from pathlib import Path
 
 import numpy as np, polars as pl, pytest, torch
 from hypothesis import given, strategies as st
 from l2m.models import build_model
 from l2m.processes import DenseGaussian, SubvolumeGaussian
 from l2m.stores import Store
-from l2m.training import (Checkpoint, DiscreteTask, Diverged, Evaluation, GaussianTask, Plan, TextTask, collapse, evaluate, gaussian_kl, generator_of, measured,
+from l2m.training import (Checkpoint, DiscreteTask, Diverged, GaussianTask, Plan, TextTask, collapse, evaluate, gaussian_kl, generator_of, measured,
                           smooth, token_nll, train)
 from transformers import logging
 
@@ -265,15 +264,30 @@ def test_bad_input_is_one_clear_error(call, message):
     with pytest.raises(ValueError, match=message), np.errstate(divide="ignore"): call()
 
 
-def test_autocast_and_compile_change_little(plain):
+def test_autocast_changes_little_and_compilation_less(plain, monkeypatch):
     rough = train(gpt2(), TASK, Plan(24, 8, 0.01, warmup=4, microbatches=2, autocast="bfloat16"))
     np.testing.assert_allclose(rough["loss"], plain[0]["loss"], rtol=0.2)
+    assert not rough["loss"].equals(plain[0]["loss"])
+    compiled, original = [], torch.compile
+    def without_code(model):  # what is captured, run by PyTorch itself: no compiler of C++ is needed
+        compiled.append(original(model, backend="eager"))
+        return compiled[-1]
+    monkeypatch.setattr(torch, "compile", without_code)
+    same = train(gpt2(), TASK, PLAN, compile=True)
+    np.testing.assert_allclose(same["loss"], plain[0]["loss"], rtol=1e-4)
+    assert len(compiled) == 1
 
 
-def test_smoothing_keeps_constants_and_order():
-    table = pl.DataFrame({"position": range(1, 65), "kl": [2.0] * 64, "kl_stderr": [0.1] * 64})
-    bins = smooth(table, "kl", 2)
-    assert (bins["kl"] - 2).abs().max() < 1e-12 and bins["position"].is_sorted() and len(bins) == 12
+@pytest.mark.parametrize("rho", [0.0, 0.2, 1.0])
+def test_smoothing_finds_the_error_of_equally_correlated_positions(rho):
+    "Positions that share a part of their noise: the error of every bin is that of its mean"
+    sigma, positions = np.linspace(0.1, 0.3, 64), np.arange(1, 65)
+    covariance = np.outer(sigma, sigma) * (rho + (1 - rho) * np.eye(64))
+    table = pl.DataFrame({"position": positions, "kl": [2.0] * 64, "kl_stderr": sigma})
+    bins = smooth(table, "kl", covariance.mean() ** 0.5, 1)
+    members = [np.flatnonzero(np.floor(np.log2(positions)) == octave) for octave in range(7)]
+    np.testing.assert_allclose(bins["kl_stderr"], [covariance[np.ix_(m, m)].mean() ** 0.5 for m in members], rtol=1e-9)
+    assert (bins["kl"] - 2).abs().max() < 1e-12 and bins["position"].is_sorted() and len(bins) == 7
 
 
 def test_collapse_by_hand():

@@ -15,15 +15,15 @@ test book: export OMP_NUM_THREADS := $(shell echo $$((($(CORES) + 1) / 2)))
 .PHONY: help demo test book links bench reproduce clean
 .DELETE_ON_ERROR:
 
+SOURCES := $(wildcard l2m/*.py l2m/*.yml results/*/*/*.parquet)
+
 help:
 	@echo "make demo   measure the bipartite scaling law of a corpus with a small language model"
 	@echo "make test   run every test"
 	@echo "make book   build the book: _build/html/index.html"
 	@echo "make links  check the book's links to other sites"
-	@echo "make bench  how fast pairs are counted and models are trained"
 	@echo "make bench  how fast pairs are counted, processes sampled and models trained"
 	@echo "make reproduce RUN=gaussian_families/exact   compute a table of results/ again and compare"
-	@echo "make bench  how fast pairs are counted, and merged from disk"
 	@echo "make clean  remove what was built"
 
 demo: .venv/installed
@@ -43,12 +43,12 @@ book: .venv/installed
 links: book
 	$(BOOK) --builder linkcheck
 
-_runs/experiments/%.ipynb: nbs/experiments/%.ipynb params/ci.yml $(wildcard l2m/*.py) | .venv/installed
+_runs/experiments/%.ipynb: nbs/experiments/%.ipynb params/ci.yml $(SOURCES) | .venv/installed
 	rm -rf $(@:.ipynb=)
 	$(BIN)/l2m run $* --profile ci --output $(@:.ipynb=)
 	cp $(@:.ipynb=)/$*.ipynb $@
 
-_runs/%.ipynb: nbs/%.ipynb $(wildcard l2m/*.py) | .venv/installed
+_runs/%.ipynb: nbs/%.ipynb $(SOURCES) | .venv/installed
 	@mkdir -p $(@D)
 	$(BIN)/papermill $< $@ --cwd $(<D) --kernel python3 --no-progress-bar --log-level WARNING
 

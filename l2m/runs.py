@@ -234,7 +234,7 @@ def audit(
         _stop(str(error))
     brief = state.summary(table)
     with pl.Config(
-        tbl_rows=-1, tbl_cols=-1, tbl_width_chars=10**4, fmt_str_lengths=80, tbl_hide_column_data_types=True
+        tbl_rows=-1, tbl_cols=-1, tbl_width_chars=10**4, fmt_str_lengths=1000, tbl_hide_column_data_types=True
     ):
         with pl.Config(tbl_hide_dataframe_shape=True, tbl_formatting="ASCII_MARKDOWN"):
             print(text := str(brief))

@@ -30,6 +30,9 @@ def code_of(path: Path) -> str:
     return "\n".join("pass" if line.startswith(("%", "!")) else line for line in lines)
 
 
+def test_words_are_spelt_right(): run(BIN / "codespell", *(ROOT / part for part in ("README.md", "nbs", "l2m", "params", "tests", "bench", "_ext", "references.bib")), cwd=ROOT)
+
+
 @pytest.fixture(scope="module")
 def rebuilt(tmp_path_factory):
     "The notebooks cleaned and exported once more, in another folder"

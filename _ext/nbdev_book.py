@@ -11,6 +11,8 @@ from fastcore.docments import docments
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
 
+import l2m
+
 log = logging.getLogger(__name__)
 directive = re.compile(r"^#\|\s*(.+?)\s*$")
 caption = re.compile(r"\A\*(Figure.*?)\*\s*(?:\n\n|\Z)", re.DOTALL)
@@ -78,7 +80,14 @@ def add_docments(app, what, name, obj, options, lines) -> None:
     lines += ["", *(f"{field(k)} {as_rst(' '.join(v.split()))}" for k, v in comments.items() if v), ""]
 
 
+def sign_pages(app, config) -> None:
+    "The version below every page; the theme adds the date"
+    config.version = config.release = l2m.__version__
+    config.html_theme_options = {**config.html_theme_options, "extra_footer": f"<p>l2m {l2m.__version__}</p>"}
+
+
 def setup(app):
+    app.connect("config-inited", sign_pages)
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("source-read", swap_in_run)
     app.connect("autodoc-process-docstring", add_docments)

@@ -1,11 +1,13 @@
 "The built book as a reader meets it: every page in a headless browser, with no network."
 import math, shutil, threading
+from datetime import date
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urldefrag, urljoin, urlsplit
 
 import pytest
+from l2m import __version__
 from l2m.state import audit
 from playwright.sync_api import sync_playwright
 
@@ -87,6 +89,16 @@ def test_page_is_sound_and_self_contained(open_page, path):
     assert visit.errors == []
     assert visit.missing == []
     assert visit.abroad == [], "a page may load nothing from another host"
+
+
+@pytest.mark.parametrize("path", CHAPTERS)
+def test_page_is_light_and_signed(open_page, path):
+    page = open_page(path).page
+    pictures = {urlsplit(src).path for src in page.eval_on_selector_all("article img", "images => images.map(i => i.src)") if "/_images/" in src}
+    weight = (SITE / path).stat().st_size + sum((SITE / picture.lstrip("/")).stat().st_size for picture in pictures)
+    assert weight < 2 * 2**20, "a page is to open fast on a phone"
+    footer = page.locator("footer").last.inner_text()
+    assert f"l2m {__version__}" in footer and date.fromtimestamp((SITE / path).stat().st_mtime).isoformat() in footer
 
 
 @pytest.mark.parametrize("path", PAGES)

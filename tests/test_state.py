@@ -36,6 +36,11 @@ def chunked(c, n):
     return keys_values(c) * sum(n % c.attention_chunk_size if kind == "chunked_attention" else n for kind in c.layer_types)
 
 
+def two_latents(c, n):                                                                   # wider latents where the window slides
+    one = lambda layer, seen: (layer.kv_lora_rank + layer.qk_rope_head_dim) * (window(c, n) if seen == "sliding_attention" else n)
+    return sum(one(c.per_layer_config[i], seen) for i, seen in enumerate(c.layer_types)) + count(c, "indexed_attention") * c.index_head_dim * n
+
+
 def mamba(c, n):
     channels = c.expand * c.hidden_size if c.model_type == "mamba" else c.intermediate_size
     return c.num_hidden_layers * (channels * c.state_size * (n > 0) + convolution(channels, c.conv_kernel, n))
@@ -105,6 +110,7 @@ FORMULAS = {
     "llama4_text": chunked,
     "deepseek_v2": latent, "deepseek_v3": latent,
     "deepseek_v32": lambda c, n: latent(c, n) + c.num_hidden_layers * c.index_head_dim * n,
+    "dots3_note_text": two_latents,
     "mamba": mamba, "falcon_mamba": mamba,
     "mamba2": lambda c, n: c.num_hidden_layers * mamba2_layer(c.num_heads, c.head_dim, c.state_size, c.n_groups, c.conv_kernel, n),
     "rwkv": lambda c, n: 5 * c.num_hidden_layers * c.hidden_size * (n > 0),
@@ -133,6 +139,8 @@ CONFIGURATIONS = {
                          layer_types=["sliding_attention", "sliding_attention", "full_attention"] * 2, activation_sparsity_pattern=[0.5] + [0.0] * 5, intermediate_size=[128] * 6),
     "llama4_text": dict(MOE, num_experts_per_tok=1, head_dim=16, attention_chunk_size=8, intermediate_size_mlp=128),
     "deepseek_v2": LATENT | MOE, "deepseek_v3": LATENT | MOE, "deepseek_v32": LATENT | MOE | dict(index_head_dim=16, index_n_heads=2, index_topk=4),
+    "dots3_note_text": LATENT | MOE | dict(index_head_dim=16, index_n_heads=2, index_topk=4, sliding_window=9, swa_num_attention_heads=4, swa_num_key_value_heads=4,
+                                           swa_q_lora_rank=48, swa_kv_lora_rank=24, swa_head_dim=28, swa_qk_nope_head_dim=16, swa_v_head_dim=16),
     "mamba": dict(state_size=16, conv_kernel=4, expand=2), "falcon_mamba": dict(state_size=16, conv_kernel=3),
     "mamba2": dict(num_heads=8, head_dim=16, state_size=32, n_groups=2, conv_kernel=4, chunk_size=8),
     "rwkv": dict(attention_hidden_size=64),

@@ -26,6 +26,7 @@ import transformers
 import yaml
 from huggingface_hub.utils import logging as hub_logging
 from torch import nn
+from torch.fx.experimental import _config as fx_settings
 from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedConfig
@@ -51,6 +52,10 @@ class Growth:
     def __call__(self, tokens: int) -> int:
         "Scalars after so many tokens."
         return self.size * LAWS[self.law][0](tokens, self.limit)
+
+    def most(self, tokens: int) -> int:
+        "Scalars after so many tokens or fewer, whichever are more: a chunk counts as full."
+        return self.size * min(tokens, self.limit - 1) if self.law == "chunk" else self(tokens)
 
     def __str__(self):
         return LAWS[self.law][1].format(size=self.size, limit=self.limit)
@@ -96,6 +101,11 @@ class HistoryState:
         return sum(part.state(self.length - 1) for part in self.parts)
 
     @property
+    def most(self) -> int:
+        "dim(z) at this length or a shorter one, whichever is more: what chunks carry comes and goes."
+        return sum(getattr(part.state, "most", part.state)(self.length - 1) for part in self.parts)
+
+    @property
     def padding(self) -> int:
         "Scalars that the cache holds and no future depends on: empty or expired entries, counters."
         return sum(part.storage(self.length - 1) for part in self.parts) - self.scalars
@@ -112,7 +122,7 @@ class HistoryState:
     @property
     def exponent(self) -> float:
         "Exponent of asymptotic growth: 0 bounded, 1 linear; the slope between lengths 2^40 and 2^60."
-        near, far = self.at(2**40 + 1).scalars, self.at(2**60 + 1).scalars
+        near, far = self.at(2**40 + 1).most, self.at(2**60 + 1).most
         return round(math.log2(far / near) / 20, 3) if near else 0.0
 
     def __int__(self):
@@ -156,10 +166,17 @@ class _ChecksPass(TorchFunctionMode):
     "Tensors on meta have no values: a question about values is answered with yes."
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        asked = function in (torch.Tensor.item, torch.Tensor.__bool__)
-        if asked and args[0].is_meta and args[0].dtype == torch.bool:
+        asked = function in (torch.Tensor.item, torch.Tensor.__bool__) and args[0].dtype == torch.bool
+        if (asked or function is torch.Tensor.__contains__) and args[0].is_meta:
             return True
         return function(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _without_values():
+    "Everything is made on meta, checks pass, and every entry that is asked for differs from zero."
+    with torch.device("meta"), _ChecksPass(), fx_settings.patch(meta_nonzero_assume_all_nonzero=True):
+        yield
 
 
 def cached_shapes(
@@ -173,8 +190,11 @@ def cached_shapes(
         given = dict(use_cache=True)
         if model.config.model_type == "recurrent_gemma":  # returns no cache, but fills one that it is given
             given["past_key_values"] = DynamicCache(config=model.config)
-    with torch.no_grad(), torch.device("meta"), _ChecksPass():
-        output = model(ids, **given)
+    try:
+        with torch.no_grad(), _without_values():
+            output = model(ids, **given)
+    except Exception as error:  # whatever a model's own code raises on tensors without values
+        raise ValueError(f"it does not read {tokens} tokens without values: {_first_line(error)}") from error
     output = (
         output[1:] if isinstance(output, tuple) else {**given, **(output if hasattr(output, "keys") else vars(output))}
     )
@@ -205,6 +225,8 @@ def _part(model, path, shape, growth):
     config, names = getattr(model, "config", None), [name for name in path if isinstance(name, str)]
     layer = LAYER.search(".".join(map(str, path)))
     layer = int(layer[1]) if layer else None
+    if layer is not None and getattr(config, "is_heterogeneous", False):
+        config = config.per_layer_config[layer]
     kind = KINDS.get(names[-1] if names else "", "recurrent" if growth.law == "fixed" else "cache")
     state = growth
     if names == ["state"]:  # RWKV: five tensors for all layers, the first two hold the last token
@@ -217,10 +239,12 @@ def _part(model, path, shape, growth):
         channels = growth.size // shape[-1]
         kernels = [m.kernel_size[0] for m in model.modules() if isinstance(m, nn.Conv1d) and m.in_channels == channels]
         state = Growth(channels, "window", min([shape[-1], *(k - 1 for k in kernels)]))
-    if growth.law == "window" and layer is not None:
-        types = getattr(config, "layer_types", None) or []
-        if types[layer : layer + 1] == ["chunked_attention"]:
-            state = Growth(growth.size, "chunk", growth.limit + 1)
+    types = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or []
+    seen = types[layer] if layer is not None and layer < len(types) else None
+    if seen == "chunked_attention" and growth.law == "window":
+        state = Growth(growth.size, "chunk", growth.limit + 1)
+    elif seen == "local" and growth.law == "linear":  # GPT-Neo keeps all and masks
+        state = Growth(growth.size, "window", config.window_size - 1)
     return StatePart(layer, kind, state, growth)
 
 # %% ../nbs/07_state.ipynb #07-state-025
@@ -231,17 +255,29 @@ def measure_parts(
     shapes, counts, read = {}, {}, []
 
     def measure(tokens):
-        read.append(tokens)
         for path, shape in cached_shapes(model, tokens).items():
             shapes[path] = shape
             counts.setdefault(path, {})[tokens] = math.prod(shape)
+        read.append(tokens)
 
     for tokens in (1, 3):
         measure(tokens)
     if not counts:
-        raise ValueError("it keeps nothing from one token to the next: an encoder, or a model that has no cache")
+        remedy = (
+            "; is_decoder=true makes it a decoder"
+            if getattr(getattr(model, "config", None), "is_decoder", None) is False
+            else ""
+        )
+        raise ValueError(
+            f"it keeps nothing from one token to the next: an encoder, or a model that has no cache{remedy}"
+        )
     grows = [count.get(3) != count.get(1) for count in counts.values()]
-    measure(_far(model) if any(grows) and not all(grows) else 2**20 + 1 if any(grows) else 10)
+    try:
+        measure(_far(model) if any(grows) and not all(grows) else 2**20 + 1 if any(grows) else 10)
+    except ValueError:  # tables of positions and of masks end
+        if not (positions := _positions(getattr(model, "config", None))):
+            raise
+        measure(positions)
     laws = [find_growth(count) for count in counts.values() if len(count) == len(read)]
     for limit in sorted({law.limit for law in laws if law and law.limit}):
         for tokens in {limit, limit + 1} - {*read}:
@@ -256,6 +292,12 @@ def measure_parts(
     return tuple(parts.values())
 
 
+def _positions(config):
+    "The longest input that a model has positions for; None: it names none."
+    names = ("max_position_embeddings", "n_positions", "max_seq_len")
+    return next((positions for name in names if (positions := getattr(config, name, None))), None)
+
+
 def _far(model):
     "Tokens that reach past every window that the configuration names."
 
@@ -268,7 +310,7 @@ def _far(model):
 
 # %% ../nbs/07_state.ipynb #07-state-027
 @cache
-def architectures() -> dict[str, dict[str, Any]]:  # name -> {"source": page, "config": values}
+def architectures() -> dict[str, dict[str, Any]]:  # name -> {"source": pages, "config": values}
     "The configurations that ship with the package."
     return yaml.safe_load(files("l2m").joinpath("architectures.yml").read_text())
 
@@ -279,7 +321,7 @@ def load_configuration(
 ) -> PreTrainedConfig:
     "The configuration of the language model; every error is one ValueError that names the remedy."
     if isinstance(model, PreTrainedConfig):
-        return model.get_text_config(decoder=True)
+        return _text_configuration(model)
     values, name = (
         (model, "the dictionary") if isinstance(model, dict) else (_configuration_values(str(model)), f"'{model}'")
     )
@@ -300,11 +342,18 @@ def load_configuration(
             if kind not in CONFIG_MAPPING:
                 return AutoConfig.from_pretrained(str(model).removesuffix("config.json"), trust_remote_code=True)
             config = CONFIG_MAPPING[kind](**{k: v for k, v in values.items() if k != "model_type"})
-        return config.get_text_config(decoder=True)
+        return _text_configuration(config)
     except Exception as error:  # transformers raises many kinds, with pages of text
         raise ValueError(f"{name} does not fit model_type '{kind}': {_first_line(error)}") from error
 
 # %% ../nbs/07_state.ipynb #07-state-028
+def _text_configuration(config):
+    "The part that a language model is built from; some composite models are language models as a whole."
+    part = config.get_text_config(decoder=True)
+    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return config if config.model_type in known and part.model_type not in known else part
+
+
 def _configuration_values(model):
     "The raw values behind a name or a path."
     path = Path(model) / "config.json" if Path(model).is_dir() else Path(model)
@@ -357,7 +406,7 @@ def history_state(
     "What a model carries from its first length - 1 tokens to the future, measured without weights."
     _checked_length(length)
     if hasattr(model, "state_size"):
-        size = lambda tokens: model.state_size(tokens + 1)
+        size = lambda tokens: math.ceil(model.state_size(tokens + 1))
         part = StatePart(None, "state_size", size, size)
         return HistoryState(getattr(model, "name", type(model).__name__), (part,), length)
     if isinstance(model, nn.Module):
@@ -367,8 +416,8 @@ def history_state(
     name = str(model) if isinstance(model, (str, Path)) else config.name_or_path or config.model_type
     if (key := config.to_json_string()) not in _MEASURED:
         _MEASURED[key] = _explained(name, lambda: measure_parts(_from_configuration(config, trust_remote_code)))
-    positions = next((p for k in ("max_position_embeddings", "n_positions") if (p := getattr(config, k, None))), None)
-    return HistoryState(name, _MEASURED[key], length, getattr(config, "vocab_size", None), positions)
+    text = config.get_text_config(decoder=True)
+    return HistoryState(name, _MEASURED[key], length, getattr(text, "vocab_size", None), _positions(text))
 
 
 _MEASURED: dict[str, tuple[StatePart, ...]] = {}  # by configuration: a measurement takes seconds
@@ -390,8 +439,11 @@ def _from_configuration(config, trust_remote_code):
         raise ValueError(f"transformers has no causal language model of type '{config.model_type}'")
     config = copy.deepcopy(config)
     config._experts_implementation = "batched_mm"  # the other ways to run experts ask for values
-    with torch.device("meta"), _ChecksPass():
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code).eval()
+    try:
+        with _without_values():
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code).eval()
+    except Exception as error:  # a class may leave values open that only a published configuration names
+        raise ValueError(f"these values do not make a model: {_first_line(error)}") from error
 
 
 def _on_meta(module):
@@ -419,20 +471,24 @@ def falls_short(
     beta: float,  # exponent of the law
     amplitude: float,  # A of the law, nats
     nats_per_scalar: float,  # C
-) -> int | None:  # tokens; None: never, up to 2^60
-    "Smallest length L >= 4 from which a model's state at L/2 cannot carry A·L^beta."
+) -> int | None:  # tokens; None: at no length up to 2^60
+    "Smallest length L >= 4 from which on a model's state at L/2, with its chunks full, cannot carry A·L^beta."
 
-    def short(length):
-        return state.at(max(length // 2, 1)).scalars < needed_state(
-            length, beta, amplitude, nats_per_scalar, state.vocabulary
-        )
+    def carries(length):
+        need = needed_state(length, beta, amplitude, nats_per_scalar, state.vocabulary)
+        return state.at(length // 2).most >= need
 
-    high = next((2**k for k in range(2, 61) if short(2**k)), None)
-    low = (high or 0) // 2
-    while low >= 4 and high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if short(middle) else (middle, high)
-    return high
+    limits = [limit for part in state.parts if (limit := getattr(part.state, "limit", None))]
+    turns = {2 * limit + more for limit in limits for more in (0, 2)}
+    lengths = sorted({length for length in turns if length >= 4} | {2**k for k in range(2, 61)})
+    last = max((length for length in lengths if carries(length)), default=2)
+    if last == lengths[-1]:
+        return None
+    half, short = last // 2, min(length for length in lengths if length > last) // 2
+    while short - half > 1:
+        middle = (half + short) // 2
+        half, short = (middle, short) if carries(2 * middle) else (half, middle)
+    return 2 * half + 1 + carries(2 * half + 1) if last > 2 else 4
 
 # %% ../nbs/07_state.ipynb #07-state-046
 def verdicts(
@@ -478,6 +534,7 @@ def audit(
             | {f"scalars_{n}": s.scalars for n, s in at.items()}
             | {f"padding_{n}": s.padding for n, s in at.items()}
             | {f"{dtype}_bytes_{n}": s.bytes(dtype) for dtype in dtypes for n, s in at.items()}
+            | {f"middle_{n}": state.at(max(n // 2, 1)).scalars for n in lengths}
             | {f"needed_{n}": needed_state(n, *law, nats_per_scalar, state.vocabulary) for n in lengths}
             | {f"least_{n}": needed_state(n, *law, ceiling, state.vocabulary) for n in lengths}
             | dict(short_at=falls_short(state, *law, nats_per_scalar), short_at_bound=falls_short(state, *law, ceiling))
@@ -498,14 +555,23 @@ def _check_audit(beta, interval, amplitude, lengths, dtypes, nats_per_scalar):
     "Refuse what would give a table that looks right."
     if not 0 < interval[0] <= beta <= interval[1] < 1:
         raise ValueError(f"beta {beta} with interval {list(interval)}: expected 0 < low <= beta <= high < 1")
-    if amplitude <= 0 or nats_per_scalar <= 0:
-        raise ValueError(f"amplitude {amplitude} and nats per scalar {nats_per_scalar}: both must be positive")
+    if not (0 < amplitude < math.inf and 0 < nats_per_scalar < math.inf):
+        raise ValueError(f"amplitude {amplitude} and nats per scalar {nats_per_scalar}: both must be positive numbers")
     if not lengths or not dtypes:
         raise ValueError("an audit needs at least one length and one dtype")
     for length in lengths:
         _checked_length(length)
-    if wrong := [d for d in dtypes if not getattr(getattr(torch, d, None), "itemsize", 0)]:
-        raise ValueError(f"dtype '{wrong[0]}' is unknown: choose names of torch, such as bfloat16 or float32")
+    if wrong := [dtype for dtype in dtypes if not _whole_bytes(dtype)]:
+        raise ValueError(
+            f"dtype '{wrong[0]}' is unknown or does not fill whole bytes: choose names of torch, such as bfloat16 or float32"
+        )
+
+
+def _whole_bytes(dtype):
+    "Is this the name of a dtype of torch, with as many bits as its bytes have?"
+    kind = getattr(torch, dtype, None)
+    bits = re.search(r"\d+", str(kind))
+    return isinstance(kind, torch.dtype) and bits is not None and int(bits[0]) == 8 * kind.itemsize
 
 
 def _carries(state):
@@ -525,13 +591,14 @@ def summary(
     rows = []
     for row in table.iter_rows(named=True):
         beyond = f"{row['positions']:,} positions" if row["beyond_positions"] else ""
+        late = "never" if row["single"] == "satisfied" else "beyond 2^60"
         rows.append(
             {"model": row["model"], "exponent": f"{row['exponent']:g}"}
             | {f"scalars at {n:,}": _brief(row[f"scalars_{n}"]) for n in lengths}
             | {"L²M, one model": row["single"] + ("" if row["firm"] else " (not firm)")}
             | {
-                "too small from": _brief(row["short_at"]),
-                "provably from": _brief(row["short_at_bound"]),
+                "too small from": _brief(row["short_at"]) or late,
+                "provably from": _brief(row["short_at_bound"]) or late,
                 "note": beyond,
             }
         )
@@ -541,6 +608,6 @@ def summary(
 def _brief(number):
     "Three digits and a unit."
     if number is None:
-        return "never"
+        return None
     power = min(max(0, (len(str(int(number))) - 1) // 3), 4)
     return f"{number / 1000**power:.3g}" + ("", " k", " M", " G", " T")[power] if number < 1e15 else f"{number:.2g}"

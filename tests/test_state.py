@@ -4,12 +4,12 @@ import copy, json, math
 import polars as pl
 import pytest
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import assume, given, settings, strategies as st
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from l2m.runs import app, repository
-from l2m.state import CURVE, Growth, architectures, audit, falls_short, find_growth, history_state, load_configuration, needed_state, summary
+from l2m.state import CURVE, Growth, HistoryState, StatePart, architectures, audit, falls_short, find_growth, history_state, load_configuration, needed_state, summary
 
 PUBLISHED = repository() / "results" / "state_audit" / "architectures"
 SMALL = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, vocab_size=100, pad_token_id=None)
@@ -34,6 +34,11 @@ def sliding(c, n, layers=None):
 
 def chunked(c, n):
     return keys_values(c) * sum(n % c.attention_chunk_size if kind == "chunked_attention" else n for kind in c.layer_types)
+
+
+def two_latents(c, n):                                                                   # wider latents where the window slides
+    one = lambda layer, seen: (layer.kv_lora_rank + layer.qk_rope_head_dim) * (window(c, n) if seen == "sliding_attention" else n)
+    return sum(one(c.per_layer_config[i], seen) for i, seen in enumerate(c.layer_types)) + count(c, "indexed_attention") * c.index_head_dim * n
 
 
 def mamba(c, n):
@@ -95,6 +100,7 @@ def xlstm(c, n):
 
 FORMULAS = {
     "gpt2": lambda c, n: c.n_layer * 2 * c.n_embd * n,
+    "gpt_neo": lambda c, n: 2 * c.hidden_size * sum(min(n, c.window_size - 1) if kind == "local" else n for kind in c.attention_layers),
     "gpt_neox": lambda c, n: c.num_hidden_layers * 2 * c.hidden_size * n,
     "gpt_bigcode": lambda c, n: c.n_layer * 2 * (c.n_embd // c.n_head) * n,
     "falcon": lambda c, n: c.num_hidden_layers * 2 * (c.hidden_size // c.num_attention_heads) * n,
@@ -104,6 +110,7 @@ FORMULAS = {
     "llama4_text": chunked,
     "deepseek_v2": latent, "deepseek_v3": latent,
     "deepseek_v32": lambda c, n: latent(c, n) + c.num_hidden_layers * c.index_head_dim * n,
+    "dots3_note_text": two_latents,
     "mamba": mamba, "falcon_mamba": mamba,
     "mamba2": lambda c, n: c.num_hidden_layers * mamba2_layer(c.num_heads, c.head_dim, c.state_size, c.n_groups, c.conv_kernel, n),
     "rwkv": lambda c, n: 5 * c.num_hidden_layers * c.hidden_size * (n > 0),
@@ -121,6 +128,7 @@ LATENT = dict(q_lora_rank=48, kv_lora_rank=32, qk_nope_head_dim=16, qk_rope_head
 ALTERNATE = dict(head_dim=16, sliding_window=9, layer_types=["sliding_attention", "full_attention"] * 2)
 CONFIGURATIONS = {
     "gpt2": dict(n_layer=3, n_embd=64, n_head=4),
+    "gpt_neo": dict(num_layers=4, num_heads=4, attention_types=[[["global", "local"], 2]], window_size=9, max_position_embeddings=64),
     "gpt_neox": {},
     "gpt_bigcode": dict(n_layer=3, n_embd=64, n_head=4),
     "falcon": dict(multi_query=True, new_decoder_architecture=False),
@@ -131,6 +139,8 @@ CONFIGURATIONS = {
                          layer_types=["sliding_attention", "sliding_attention", "full_attention"] * 2, activation_sparsity_pattern=[0.5] + [0.0] * 5, intermediate_size=[128] * 6),
     "llama4_text": dict(MOE, num_experts_per_tok=1, head_dim=16, attention_chunk_size=8, intermediate_size_mlp=128),
     "deepseek_v2": LATENT | MOE, "deepseek_v3": LATENT | MOE, "deepseek_v32": LATENT | MOE | dict(index_head_dim=16, index_n_heads=2, index_topk=4),
+    "dots3_note_text": LATENT | MOE | dict(index_head_dim=16, index_n_heads=2, index_topk=4, sliding_window=9, swa_num_attention_heads=4, swa_num_key_value_heads=4,
+                                           swa_q_lora_rank=48, swa_kv_lora_rank=24, swa_head_dim=28, swa_qk_nope_head_dim=16, swa_v_head_dim=16),
     "mamba": dict(state_size=16, conv_kernel=4, expand=2), "falcon_mamba": dict(state_size=16, conv_kernel=3),
     "mamba2": dict(num_heads=8, head_dim=16, state_size=32, n_groups=2, conv_kernel=4, chunk_size=8),
     "rwkv": dict(attention_hidden_size=64),
@@ -179,7 +189,7 @@ def test_published_table_is_the_formula(name):
 def test_published_table_holds_every_shipped_configuration():
     names = set(pl.read_parquet(PUBLISHED / "table.parquet")["model"])
     assert len(names) >= 25 and set(architectures()) <= names
-    assert all(entry["source"].startswith("https://huggingface.co/") for entry in architectures().values())
+    assert all(entry["source"] and all(page.startswith("https://") for page in entry["source"]) for entry in architectures().values())
 
 
 # What is called padding may be overwritten, what is called state may not: real models of random weights, in float64.
@@ -205,6 +215,7 @@ def add(tensor, index): tensor[index] += 1.0
     ("mamba2", 9, lambda layers: add(layers[0].conv_states[0], (..., 0)), lambda layers: add(layers[0].conv_states[0], (..., 1))),
     ("lfm2", 9, lambda layers: add(layers[0].conv_states[0], (..., 0)), lambda layers: add(layers[0].conv_states[0], (..., 1))),
     ("llama4_text", 11, lambda layers: add(layers[0].keys, (..., slice(-7, -3), slice(None))), lambda layers: add(layers[0].keys, (..., slice(-3, -2), slice(None)))),
+    ("gpt_neo", 20, lambda layers: add(layers[1].keys, (..., slice(0, 12), slice(None))), lambda layers: add(layers[1].keys, (..., slice(12, 13), slice(None)))),
     ("mistral", 20, lambda layers: None, lambda layers: add(layers[0].keys, (..., slice(0, 1), slice(None)))),
 ])
 def test_padding_is_not_read_and_state_is(kind, tokens, unread, read):
@@ -276,6 +287,19 @@ def test_a_state_that_is_declared():
     assert row["single"] == "satisfied" and not row["firm"]
 
 
+def test_a_declared_state_is_a_number_of_scalars():
+    class Roots:
+        def state_size(self, length): return length**0.5
+    assert int(history_state(Roots(), 10)) == 4 and history_state(Roots(), 1).exponent == 0.5
+
+
+def test_a_decoder_of_an_encoders_type(): assert int(history_state(dict(SMALL, model_type="bert", is_decoder=True), 11)) == 2 * 4 * 64 * 10
+
+
+def test_a_composite_that_is_a_language_model_as_a_whole():
+    assert load_configuration("emu3").model_type == "emu3" and load_configuration("gemma3").model_type == "gemma3_text"
+
+
 # The audit
 def test_the_papers_verdicts():
     class Logarithmic:
@@ -305,6 +329,47 @@ def test_falls_short_where_a_scan_does(kind, price):
     if found < 5000: assert found == next(length for length in range(4, 5000) if fails(length))
 
 
+def bare(*growths, vocabulary=None):
+    "A state of these parts"
+    return HistoryState("bare", tuple(StatePart(layer, "keys", growth, growth) for layer, growth in enumerate(growths)), 1, vocabulary)
+
+
+bounded = st.builds(Growth, st.integers(1, 40), st.sampled_from(["fixed", "window", "chunk"]), st.integers(2, 300))
+
+
+@settings(deadline=None)
+@given(st.lists(bounded, min_size=1, max_size=4), st.floats(0.4, 0.9), st.floats(0.5, 20), st.floats(0.01, 3), st.sampled_from([None, 50]))
+def test_a_bounded_state_falls_short_from_where_a_scan_says(growths, beta, amplitude, price, vocabulary):
+    most = lambda g, n: max(g(m) for m in range(n + 1)) if g.law == "chunk" and n <= g.limit else g.size * (g.limit - 1) if g.law == "chunk" else g(n)
+    carries = lambda length: amplitude * length**beta <= price * sum(most(g, length // 2 - 1) for g in growths) + math.log(vocabulary or 1)
+    enough = (price * sum(g.size * max(g.limit, 1) for g in growths) + 4) / amplitude                        # no state is larger, so none carries beyond
+    end = int(enough ** (1 / beta)) + 2
+    assume(end < 20_000)
+    last = max((length for length in range(4, end) if carries(length)), default=3)
+    assert falls_short(bare(*growths, vocabulary=vocabulary), beta, amplitude, price) == last + 1
+
+
+def test_a_state_that_grows_in_time_does_not_fall_short():
+    "Ten scalars a token are too few for the law at L = 4 and enough at every length from some on"
+    state, law = bare(Growth(10, "linear")), (0.76, 2.27, 0.06)
+    assert needed_state(4, *law) > state.at(2).scalars and needed_state(2**20, *law) < state.at(2**19).scalars
+    assert falls_short(state, *law) is None
+    assert falls_short(bare(Growth(1, "fixed")), *law) == 4
+
+
+def test_chunks_come_and_go_but_do_not_grow():
+    state = bare(Growth(5, "chunk", 3000))
+    assert state.at(3001).scalars == 0 and state.at(3001).most == 5 * 2999 and state.exponent == 0
+
+
+def test_never_is_not_said_of_a_state_that_ends():
+    class Fixed:
+        def state_size(self, length): return 10**9
+    table = audit([Fixed(), configuration("llama")], beta=0.2, interval=(0.1, 0.3), nats_per_scalar=100)
+    assert table["short_at"].to_list() == [None, None]
+    assert summary(table)["too small from"].to_list() == ["beyond 2^60", "never"]
+
+
 @given(st.integers(2, 10**7), st.floats(0.1, 0.95), st.floats(0.1, 50), st.floats(0.001, 20), st.integers(2, 10**6))
 def test_needed_state_is_just_enough(length, beta, amplitude, price, vocabulary):
     need = needed_state(length, beta, amplitude, price, vocabulary)
@@ -316,6 +381,7 @@ def test_sizes_and_dtypes():
     row = audit([configuration("llama")], lengths=[100], dtypes=["float32", "float8_e4m3fn"]).row(0, named=True)
     assert row["scalars_100"] == 4 * 2 * 2 * 16 * 99
     assert row["float32_bytes_100"] == 4 * row["scalars_100"] and row["float8_e4m3fn_bytes_100"] == row["scalars_100"]
+    assert row["middle_100"] == 4 * 2 * 2 * 16 * 49, "what is needed at L is needed at L / 2"
     assert row["least_100"] == pytest.approx((2.27 * 100**0.76 - math.log(100)) / (32 * math.log(2)))
 
 
@@ -325,6 +391,9 @@ FOREIGN = {"model_type": "foreign", "auto_map": {"AutoConfig": "foreign.ForeignC
 
 @pytest.mark.parametrize("model, message", [
     (dict(SMALL, model_type="bert"), "'bert' cannot be measured: it keeps nothing from one token to the next: an encoder"),
+    (dict(SMALL, model_type="rembert"), "an encoder, or a model that has no cache; is_decoder=true makes it a decoder"),
+    (dict(SMALL, model_type="hunyuan_v1_dense"), "these values do not make a model: TypeError"),
+    (dict(SMALL, model_type="bamba"), "it does not read 1 tokens without values: ValueError: .* only be called on Attention layers"),
     (dict(model_type="t5"), "transformers has no causal language model of type 't5'"),
     (dict(model_type="vit"), "transformers has no causal language model of type 'vit'"),
     (dict(model_type="hal9000"), "model_type 'hal9000', which transformers .* does not know"),
@@ -357,7 +426,8 @@ def test_lengths_are_numbers_of_tokens(length):
 
 @pytest.mark.parametrize("options, message", [
     (dict(beta=1.2), "beta 1.2"), (dict(beta=0.5, interval=(0.6, 0.7)), "expected 0 < low <= beta <= high < 1"), (dict(amplitude=0), "must be positive"),
-    (dict(nats_per_scalar=-1), "must be positive"), (dict(dtypes=["bf17"]), "dtype 'bf17' is unknown"), (dict(lengths=[]), "at least one length"), (dict(lengths=[0]), "length 0"),
+    (dict(nats_per_scalar=-1), "must be positive"), (dict(amplitude=math.nan), "must be positive"), (dict(nats_per_scalar=math.inf), "must be positive"),
+    (dict(dtypes=["bf17"]), "dtype 'bf17' is unknown"), (dict(dtypes=["float32", "uint4"]), "dtype 'uint4'"), (dict(dtypes=["bool"]), "dtype 'bool'"), (dict(dtypes=["nn"]), "dtype 'nn'"), (dict(lengths=[]), "at least one length"), (dict(lengths=[0]), "length 0"),
 ])
 def test_bad_laws_are_refused_before_the_work(options, message):
     with pytest.raises(ValueError, match=message): audit(["never looked at"], **options)

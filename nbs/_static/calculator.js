@@ -13,25 +13,29 @@ const stateAt = (model, length) =>
 const needed = (length, { beta, amplitude }, price, model) =>
   Math.max(0, (amplitude * length ** beta - Math.log(model.vocabulary || 1)) / price);
 
-// Smallest L >= 4 whose state at L/2 is too small; null: never, up to 2^53, the largest exact integers here.
+// Smallest L >= 4 from which on the state at L/2 is too small, with its chunks full; null: at no length up to 2^53, the
+// largest exact integer here. Between the lengths where a law turns the surplus is convex, so its sign at them is enough.
 function fallsShort(model, law, price) {
-  const short = (length) => stateAt(model, Math.floor(length / 2)) < needed(length, law, price, model);
-  let high = null;
-  for (let k = 2; k <= 53 && high === null; k++) if (short(2 ** k)) high = 2 ** k;
-  if (high === null || high === 4) return high;
-  let low = high / 2;
-  while (high - low > 1) {
-    const middle = Math.floor((low + high) / 2);
-    if (short(middle)) high = middle; else low = middle;
+  const full = { ...model, parts: model.parts.map(([size, kind, limit]) => (kind === "chunk" ? [size, "window", limit - 1] : [size, kind, limit])) };
+  const carries = (length) => stateAt(full, Math.floor(length / 2)) >= needed(length, law, price, model);
+  const turns = full.parts.filter(([, kind]) => kind === "window").map(([, , limit]) => 2 * limit + 2).filter((length) => length >= 4);
+  const lengths = [...turns, ...Array.from({ length: 52 }, (_, i) => 2 ** (i + 2))].sort((a, b) => a - b);
+  const last = lengths.findLastIndex(carries);
+  if (last < 0) return 4;
+  if (last === lengths.length - 1) return null;
+  let half = lengths[last] / 2, short = lengths[last + 1] / 2;
+  while (short - half > 1) {
+    const middle = Math.floor((half + short) / 2);
+    if (carries(2 * middle)) half = middle; else short = middle;
   }
-  return high;
+  return 2 * half + 1 + Number(carries(2 * half + 1));
 }
 
 const grouped = (x) => Math.round(x).toLocaleString("en-US");
 const superscript = (d) => [...String(d)].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("");
 const power = (d) => `10${superscript(d)}`;
 const brief = (x) => (x >= 1e6 ? x.toPrecision(3).replace(/e\+?(\d+)/, (_, d) => `·${power(d)}`) : grouped(x));
-const figures = (x) => (x === null ? "never" : x < 1e15 ? grouped(x) : brief(x));
+const figures = (x) => (x < 1e15 ? grouped(x) : brief(x));
 
 function line(chart, points, attributes) {
   const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
@@ -89,13 +93,14 @@ function start(root) {
 
     const state = stateAt(model, Math.floor(length / 2)), need = needed(length, law, price, model);
     const grows = model.parts.some(([size, kind]) => kind === "linear" && size > 0);
+    const from = (length) => (length !== null ? figures(length) : grows ? "never" : "beyond 2⁵³");
     const rows = {
       "information in the law": `${grouped(law.amplitude * length ** law.beta)} nats`,
       "state at L/2": `${figures(state)} scalars, ${brief((2 * state) / 2 ** 20)} MiB in 16 bits`,
       "state needed": `${figures(need)} scalars`,
       "least state, 16 bits a scalar": `${figures(needed(length, law, ceiling, model))} scalars`,
-      "too small from": figures(fallsShort(model, law, price)),
-      "provably from": figures(fallsShort(model, law, ceiling)),
+      "too small from": from(fallsShort(model, law, price)),
+      "provably from": from(fallsShort(model, law, ceiling)),
       "one model at every length (Theorem 5.4)": grows && law.beta <= 1 ? "satisfied" : "not satisfied",
       "positions": model.positions ? `${grouped(model.positions)}${length > model.positions ? ", fewer than L" : ""}` : "any number",
     };

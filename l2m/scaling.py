@@ -321,10 +321,11 @@ def _points(table, min_length, level):
             f"every length needs the same number of bootstrap draws, at least {2 / (1 - level):.0f} for level {level}: got {[len(row) for row in rows]}"
         )
     draws = np.stack(rows, axis=1)
-    bad = ~(np.isfinite(mi) & np.isfinite(stderr) & (stderr > 0) & np.isfinite(draws).all(0) & (draws.std(0) > 0))
+    rounding = 1e-9 * np.abs(mi)  # where all pairs gave the same value, a standard error of rounding would rule the fit
+    bad = ~(np.isfinite(mi) & (rounding < stderr) & (stderr < np.inf) & np.isfinite(draws).all(0) & (draws.std(0) > 0))
     if bad.any():
         raise ValueError(
-            f"length {lengths[bad][0]:.0f} has mi {mi[bad][0]}, stderr {stderr[bad][0]}: need finite numbers, a positive stderr and draws that differ"
+            f"length {lengths[bad][0]:.0f} has mi {mi[bad][0]}, stderr {stderr[bad][0]}: need finite numbers, a positive stderr and draws that differ; measure more pairs, or leave this length out"
         )
     if (groups := int(kept["groups"].min())) < 2:
         raise ValueError(f"{groups} independent document groups give no interval: measure pairs from at least 2")

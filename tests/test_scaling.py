@@ -369,6 +369,7 @@ def test_a_law_that_misses_the_points_is_called_so(rng):
     (lambda t: t.with_columns(mi=pl.lit(float("nan"))), "length 4 has mi nan"),
     (lambda t: t.with_columns(mi=pl.lit(None, pl.Float64)), "length 4 has mi nan"),
     (lambda t: t.with_columns(stderr=pl.lit(0.0)), "stderr 0.0"),
+    (lambda t: t.with_columns(stderr=pl.when(pl.col("length") == 8).then(pl.col("mi") * 1e-15).otherwise("stderr")), "length 8 .* measure more pairs"),
     (lambda t: t.with_columns(groups=1), "at least 2"),
     (lambda t: t.with_columns(replicates=pl.col("replicates").list.head(10)), "at least 40"),
     (lambda t: t.with_columns(replicates=pl.Series([[1.0] * (40 + i) for i in range(9)])), "same number"),

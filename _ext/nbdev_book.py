@@ -48,7 +48,7 @@ def describe_figure(cell, below: str) -> None:
         dots, = struct.unpack(">I", base64.b64decode(output.data["image/png"])[16:20])
         output.metadata["image/png"] = {"width": dots * 96 // 180}          # 180 dots an inch in l2m.mplstyle, 96 in CSS
         if found := caption.match(below):
-            cell.metadata["mystnb"] = {"image": {"alt": " ".join(re.sub(r"[*`$\\{}]", "", found[1]).split())}}
+            cell.metadata.setdefault("mystnb", {})["image"] = {"alt": " ".join(re.sub(r"[*`$\\{}]", "", found[1]).split())}
 
 
 def swap_in_run(app, docname: str, source: list[str]) -> None:
@@ -60,6 +60,7 @@ def swap_in_run(app, docname: str, source: list[str]) -> None:
         if "papermill-error-cell-tag" in cell.metadata.tags: raise ExtensionError(f"{docname}: its run failed")
         if cell.cell_type != "code": continue
         strip_directives(cell)
+        if "hide-cell" in cell.metadata.tags: cell.metadata["mystnb"] = {"code_prompt_show": "Show the answers", "code_prompt_hide": "Hide the answers"}
         describe_figure(cell, below.source if below else "")
     source[0] = nbformat.writes(notebook)
 

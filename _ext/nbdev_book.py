@@ -1,7 +1,7 @@
 """Render executed nbdev notebooks and docments with Jupyter Book
 
 A notebook's page is its executed copy from `_runs/`, never the committed source without outputs. nbdev's directives
-turn into cell tags, and a figure takes the `*Figure: ...*` paragraph below it as its alternative text.
+turn into cell tags, a figure takes the `*Figure: ...*` paragraph below it as its alternative text, and tables keep what a reader needs.
 """
 import base64, re, struct
 from pathlib import Path
@@ -15,6 +15,9 @@ import l2m
 
 log = logging.getLogger(__name__)
 directive = re.compile(r"^#\|\s*(.+?)\s*$")
+bookkeeping = re.compile(r"<small>shape: .*?</small>|(?<=</tr>)<tr>(?:<td>[^<]*</td>)+</tr>(?=</thead>)")
+decimal = re.compile(r"(?<=<td>)-?\d+\.\d+(?:e[+-]?\d+)?(?=</td>)")
+prompts = {"hide-cell": "the answers", "hide-output": "the table"}
 caption = re.compile(r"\A\*(Figure.*?)\*\s*(?:\n\n|\Z)", re.DOTALL)
 tags = {
     "default_exp": "remove-cell", "hide": "remove-cell", "export": "export", "exports": "export", "exporti": "export",
@@ -51,6 +54,19 @@ def describe_figure(cell, below: str) -> None:
             cell.metadata.setdefault("mystnb", {})["image"] = {"alt": " ".join(re.sub(r"[*`$\\{}]", "", found[1]).split())}
 
 
+def four_digits(number: str) -> str:
+    "A decimal as short as an eye can use; what is written shorter stays as it is"
+    if len(re.sub(r"e.*|\D", "", number).lstrip("0")) <= 4: return number
+    return f"{float(number):.0f}" if abs(float(number)) >= 1e4 else f"{float(number):#.4g}"
+
+
+def tidy_tables(cell) -> None:
+    "Show Polars' tables without their shape, without the types of their columns, and with four digits at most"
+    for output in cell.outputs:
+        if (html := output.get("data", {}).get("text/html", "")) and 'class="dataframe"' in html:
+            output.data["text/html"] = decimal.sub(lambda m: four_digits(m[0]), bookkeeping.sub("", html))
+
+
 def swap_in_run(app, docname: str, source: list[str]) -> None:
     "Replace a notebook by its executed copy, ready for a reader"
     if Path(app.env.doc2path(docname)).suffix != ".ipynb": return
@@ -60,7 +76,9 @@ def swap_in_run(app, docname: str, source: list[str]) -> None:
         if "papermill-error-cell-tag" in cell.metadata.tags: raise ExtensionError(f"{docname}: its run failed")
         if cell.cell_type != "code": continue
         strip_directives(cell)
-        if "hide-cell" in cell.metadata.tags: cell.metadata["mystnb"] = {"code_prompt_show": "Show the answers", "code_prompt_hide": "Hide the answers"}
+        for tag in prompts.keys() & set(cell.metadata.tags):
+            cell.metadata["mystnb"] = {"code_prompt_show": f"Show {prompts[tag]}", "code_prompt_hide": f"Hide {prompts[tag]}"}
+        tidy_tables(cell)
         describe_figure(cell, below.source if below else "")
     source[0] = nbformat.writes(notebook)
 

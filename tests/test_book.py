@@ -143,6 +143,14 @@ def test_no_directive_and_no_noise(open_page, path):
     assert "it/s]" not in visit.text and "Warning:" not in visit.text, "progress bars and warnings are no part of a page"
 
 
+@pytest.mark.parametrize("path", CHAPTERS)
+def test_tables_can_be_read_at_a_glance(open_page, path):
+    page = open_page(path).page
+    assert "shape: (" not in page.locator("article").first.inner_text()
+    decimals = [text for text in page.eval_on_selector_all("table.dataframe td", "all => all.map(e => e.textContent)") if re.fullmatch(r"-?\d+\.\d+", text)]
+    assert [text for text in decimals if len(re.sub(r"\D", "", text).lstrip("0")) > 4] == []
+
+
 @pytest.mark.parametrize("path", EXPERIMENTS)
 def test_experiment_shows_its_parameters(open_page, path):
     page = open_page(path).page

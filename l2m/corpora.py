@@ -117,12 +117,24 @@ def _sentence_offsets(
 PIECE = 1000  # characters segmented at once
 
 
+def _line_starts(text: str, position: int) -> Iterator[int]:
+    "First visible characters of lines, at or after a position; in a text of a single line, every place."
+    if "\n" not in text:
+        yield from range(position, len(text))
+        return
+    lines = re.compile(r"^\s*(\S)", re.M).finditer(text, max(text.rfind("\n", 0, position), 0))
+    yield from (line.start(1) for line in lines if line.start(1) >= position)
+
+
 def _sentences_from(
     text: str,
     position: int,  # character offset
-    language: str,
+    language: str | None,
 ) -> Iterator[int]:
-    "Sentence starts at or after a position, found one piece after another."
+    "Sentence starts at or after a position, found one piece after another; without a language, the starts of lines."
+    if language is None:
+        yield from _line_starts(text, position)
+        return
     line = text.rfind("\n", 0, position) + 1
     while line < len(text):
         end = text.find("\n", line)
@@ -158,14 +170,13 @@ class Corpus:
 
     name: str  # as given to `load_corpus`
     fingerprint: str  # sha256 in hexadecimal
-    language: str  # ISO 639 code, for the sentence rules
+    language: str | None  # ISO 639 code, for the sentence rules; None: no prose, its lines are the author's
     read: Callable[[], Iterator[Document]] = field(repr=False)  # starts a new pass over the documents as stored
     size: int | None = None  # number of documents where it is known beforehand
-    prose: bool = True  # False: every line end is the author's, as in code
 
     def __iter__(self) -> Iterator[Document]:
         "The documents; those of prose unwrapped."
-        return (Document(d.id, unwrap(d.text) if self.prose else d.text) for d in self.read())
+        return (Document(d.id, unwrap(d.text) if self.language else d.text) for d in self.read())
 
 # %% ../nbs/02_corpora.ipynb #02-corpora-030
 def _check_text(path: Path) -> None:
@@ -481,7 +492,7 @@ def _named_corpus(name: str, language: str, documents: int | None) -> Corpus:
     fingerprint = _digest(files, None, None, documents, *edition)
     size = min(len(files), documents or len(files)) if len(files) > 1 else None
     read = lambda: islice((document for path in files for document in known.read(path)), documents)
-    return Corpus(name, fingerprint, language, read, size, known.prose)
+    return Corpus(name, fingerprint, language if known.prose else None, read, size)
 
 # %% ../nbs/02_corpora.ipynb #02-corpora-043
 def load_corpus(
@@ -493,7 +504,7 @@ def load_corpus(
     config: str | None = None,  # configuration of a Hub dataset, "20231101.en" for wikimedia/wikipedia
     split: str = "train",  # split of a Hub dataset
     revision: str | None = None,  # branch, tag or commit of a Hub dataset
-    language: str = "en",  # ISO 639 code for the sentence rules; languages unknown to pySBD use the English ones
+    language: str = "en",  # ISO 639 code for the sentence rules, of prose; unknown to pySBD: the English ones
     documents: int | None = None,  # only the first so many
 ) -> Corpus:  # read lazily, document by document
     "Open a corpus, and refuse now what could not be read later."
@@ -565,7 +576,7 @@ class _Place:
     chars: np.ndarray  # int32 [length]
 
 
-def _window_at(text: str, position: int, length: int, tokenizer, language: str) -> _Place | None:
+def _window_at(text: str, position: int, length: int, tokenizer, language: str | None) -> _Place | None:
     "The window at the first sentence start from a position on."
     start = next(_sentences_from(text, position, language), None)
     drawn = None if start is None else first_tokens(text, start, length, tokenizer)
@@ -576,7 +587,7 @@ def place_windows(
     text: str,  # running text of one document
     length: int,  # tokens
     tokenizer,  # a fast tokenizer of transformers
-    language: str,  # ISO 639 code
+    language: str | None,  # ISO 639 code; None: windows begin where lines do
     generator: np.random.Generator,
 ) -> Iterator[_Place]:  # windows that never overlap, one a round
     "Windows of one document, each at random within the longest stretch that is still free."

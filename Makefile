@@ -20,7 +20,7 @@ SOURCES := $(wildcard l2m/*.py l2m/*.yml results/*/*/*.parquet)
 help:
 	@echo "make demo   measure the bipartite scaling law of a corpus with a small language model"
 	@echo "make test   run every test"
-	@echo "make book   build the book: _build/html/index.html"
+	@echo "make book   build the book: _build/html/index.html, and l2m.pdf beside it where there is a Chromium"
 	@echo "make links  check the book's links to other sites"
 	@echo "make bench  how fast pairs are counted, processes sampled and models trained"
 	@echo "make reproduce RUN=gaussian_families/exact   compute a table of results/ again and compare"
@@ -38,6 +38,7 @@ book: .venv/installed
 	$(MAKE) --no-print-directory -j 2 $(RUNS)
 	rm -rf _build
 	$(BOOK) -n -W --keep-going --quiet
+	$(BIN)/python _ext/print_book.py
 	@echo "The book is in _build/html/index.html"
 
 links: book

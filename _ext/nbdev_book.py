@@ -4,6 +4,7 @@ A notebook's page is its executed copy from `_runs/`, never the committed source
 turn into cell tags, a figure takes the `*Figure: ...*` paragraph below it as its alternative text, and tables keep what a reader needs.
 """
 import base64, re, struct
+from configparser import ConfigParser
 from pathlib import Path
 
 import nbformat
@@ -80,7 +81,14 @@ def swap_in_run(app, docname: str, source: list[str]) -> None:
             cell.metadata["mystnb"] = {"code_prompt_show": f"Show {prompts[tag]}", "code_prompt_hide": f"Hide {prompts[tag]}"}
         tidy_tables(cell)
         describe_figure(cell, below.source if below else "")
+    if first := next((i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.tags), None):
+        notebook.cells.insert(first + 1, nbformat.v4.new_markdown_cell(how_to_run(docname)))
     source[0] = nbformat.writes(notebook)
+
+
+def how_to_run(docname: str) -> str:
+    "The command that runs a notebook with other parameters"
+    return f"The same from a shell, any parameter after a `-p`: `papermill nbs/{docname}.ipynb report.ipynb -p seed 1 -p output runs/mine`"
 
 
 def as_rst(text: str) -> str:
@@ -99,14 +107,21 @@ def add_docments(app, what, name, obj, options, lines) -> None:
     lines += ["", *(f"{field(k)} {as_rst(' '.join(v.split()))}" for k, v in comments.items() if v), ""]
 
 
-def sign_pages(app, config) -> None:
-    "The version below every page; the theme adds the date"
+def dress_pages(app, config) -> None:
+    "The version below every page, to which the theme adds the date, and above every notebook a button that opens it in Colab"
+    settings = ConfigParser()
+    settings.read(Path(app.srcdir).parent / "settings.ini")
+    home = settings["DEFAULT"]
     config.version = config.release = l2m.__version__
-    config.html_theme_options = {**config.html_theme_options, "extra_footer": f"<p>l2m {l2m.__version__}</p>"}
+    config.html_theme_options = {
+        **config.html_theme_options, "extra_footer": f"<p>l2m {l2m.__version__}</p>", "path_to_docs": home["nbs_path"],
+        "repository_url": f"https://github.com/{home['user']}/{home['repo']}", "repository_branch": home["branch"],
+        "launch_buttons": {"colab_url": "https://colab.research.google.com"},
+    }
 
 
 def setup(app):
-    app.connect("config-inited", sign_pages)
+    app.connect("config-inited", dress_pages)
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("source-read", swap_in_run)
     app.connect("autodoc-process-docstring", add_docments)

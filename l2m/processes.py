@@ -11,6 +11,7 @@ __all__ = ['MIXING', 'SHORT', 'TOKENS_AT_ONCE', 'GaussianProcess', 'DenseGaussia
 
 # %% ../nbs/08_processes.ipynb #08-processes-002
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -370,7 +371,7 @@ class LogarithmicGaussian(_HierarchicalGaussian):
     _carried = 1
 
 # %% ../nbs/08_processes.ipynb #08-processes-040
-class ExactScorer:
+class ExactScorer(ABC):
     "A scorer that reads whole sequences of token ids; subclasses say what each token costs."
 
     bos, context_limit = None, None
@@ -382,12 +383,12 @@ class ExactScorer:
         "Equal for equal probabilities."
         return fingerprint(repr(self))
 
+    @abstractmethod
     def token_logprobs(
         self,
         tokens: Tensor,  # [batch, n] token ids, on any device
     ) -> Tensor:  # [batch, n] nats, float64
         "log q of every token given the tokens before it."
-        raise NotImplementedError
 
     def logprobs(
         self,
@@ -424,6 +425,7 @@ def check_block(split: int, length: int):
 class DiscreteProcess(ExactScorer):
     "A stationary process of tokens that knows its entropies; it is the exact scorer of itself."
 
+    @abstractmethod
     def sample(
         self,
         n: int,  # sequences
@@ -431,22 +433,21 @@ class DiscreteProcess(ExactScorer):
         generator: torch.Generator,  # its device is the samples' device
     ) -> Tensor:  # [n, length] token ids
         "Draw independent sequences."
-        raise NotImplementedError
 
+    @abstractmethod
     def block_entropy(
         self,
         length: int,  # tokens, may be 0
     ) -> float:  # nats
         "Entropy of a block."
-        raise NotImplementedError
 
+    @abstractmethod
     def lautum(self, split: int, length: int) -> float:  # nats; infinite where a mismatched pair is impossible
         "Divergence of the joint parts from independent ones, by which vCLUB with the exact model is too large."
-        raise NotImplementedError
 
+    @abstractmethod
     def unigram(self) -> Tensor:  # [vocabulary] probabilities
         "Distribution of a single token."
-        raise NotImplementedError
 
     def bipartite_mi(
         self,

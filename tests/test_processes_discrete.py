@@ -412,3 +412,9 @@ def test_even_forgetting_leaves_the_exponent_and_distance_takes_it():
 ])
 def test_bad_input_gets_one_clear_error(wrong, message):
     with pytest.raises(ValueError, match=message): wrong()
+
+
+def test_a_process_must_say_everything():
+    class Nameless(DiscreteProcess):
+        token_logprobs = sample = block_entropy = lautum = None
+    with pytest.raises(TypeError, match="unigram"): Nameless()

@@ -25,6 +25,7 @@ article, .title-page { break-after: page; }
 .contents ol { list-style: none; columns: 2; padding: 0; } .contents a { text-decoration: none; }
 * { box-shadow: none !important; text-shadow: none !important; }     /* a shadow is printed as a picture */
 .bd-article h1 { display: block !important; }
+pre, div.cell_input, div.highlight, blockquote { break-inside: auto !important; orphans: 4; widows: 4; }
 h1, h2, h3, h4 { break-after: avoid; } img, svg, tr, mjx-container, .admonition { break-inside: avoid; }
 a.headerlink, button, input, select, details:not([open]), summary, .prev-next-footer, .l2m-controls, .toggle-button { display: none !important; }
 details { border: none !important; }

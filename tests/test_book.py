@@ -1,23 +1,26 @@
 "The built book as a reader meets it: every page in a headless browser, with no network."
-import math, re, shutil, threading
+import math, re, sys, threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urldefrag, urljoin, urlsplit
 
-import pytest
+import nbformat, pytest
+import polars as pl
+from bs4 import BeautifulSoup
 from l2m import __version__
 from l2m.state import audit
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "_ext"))
+from browsers import FLAGS, chromium
+from print_book import chapters, one_page
+
 SITE = ROOT / "_build" / "html"
 PAGES = sorted(str(page) for p in SITE.rglob("*.html") if "_static" not in (page := p.relative_to(SITE)).parts)
 CHAPTERS = [page for page in PAGES if (ROOT / "nbs" / page).with_suffix(".ipynb").exists()]
 EXPERIMENTS = [page for page in CHAPTERS if page.startswith("experiments/")]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -58,8 +61,7 @@ def site():
 @pytest.fixture(scope="session")
 def browser():
     with sync_playwright() as playwright:
-        found = next(filter(None, map(shutil.which, BROWSERS)), playwright.chromium.executable_path)
-        if not Path(found).exists(): pytest.skip("no Chromium here: install the system's chromium, or run `playwright install chromium`")
+        if not (found := chromium(playwright)): pytest.skip("no Chromium here: install the system's chromium, or run `playwright install chromium`")
         browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
         yield browser
         browser.close()
@@ -230,3 +232,112 @@ def test_calculator_draws_in_light_and_dark(calculator, open_page):
     page.evaluate("document.documentElement.dataset.theme = 'dark'")
     assert colour() != light
     page.evaluate("document.documentElement.dataset.theme = 'light'")
+
+
+def move(page, name: str, value: int) -> None:
+    "Move a slider of the passage"
+    page.eval_on_selector(f"#l2m-passage-{name}", "(e, v) => { e.value = v; e.dispatchEvent(new Event('input', {bubbles: true})) }", str(value))
+
+
+def told(page) -> float:
+    "How many nats the passage says that X tells about Y"
+    return float(re.search(r"X tells (\S+) nats", page.locator("#l2m-passage-sum").inner_text())[1].replace("−", "-"))
+
+
+@pytest.mark.parametrize("length, cut", [(256, 128), (64, 32), (256, 8), (200, 196), (8, 4)])
+def test_passage_sums_what_was_measured(open_page, length, cut):
+    page = open_page("index.html").page
+    move(page, "length", length)
+    move(page, "split", cut)
+    [gain] = pl.read_parquet(ROOT / "results/passage/sotu-smollm2-135m/table.parquet").filter(start=cut)["gain"]
+    assert told(page) == pytest.approx(sum(gain[: length - cut]), abs=0.05 + 0.0005 * (length - cut))   # a decimal is shown, of sums of rounded terms
+    spans = page.eval_on_selector_all("#l2m-passage-text span", "all => all.map(e => e.className)")
+    assert [spans.index("l2m-x"), sum(name == "l2m-x" for name in spans), sum(name == "l2m-rest" for name in spans)] == [0, cut, len(spans) - length]
+    signs = ["l2m-hurt" if round(1000 * x) < 0 else "l2m-helped" for x in gain[: length - cut]]
+    assert [name.split()[0] for name in spans[cut:length]] == signs and "l2m-cut" in spans[cut].split()
+
+
+def test_passage_follows_its_sliders(open_page):
+    page = open_page("index.html").page
+    seen = lambda: (page.locator("#l2m-passage-sum").inner_text(), page.locator("#l2m-passage-law").inner_html(), page.locator("#l2m-passage-cuts").inner_html(),
+                    page.eval_on_selector_all("#l2m-passage-text span", "all => all.map(e => getComputedStyle(e).backgroundColor)"))
+    page.locator("#l2m-passage-middle").check()
+    move(page, "length", 256)
+    before = seen()
+    page.locator("#l2m-passage-length").press("ArrowLeft")                              # and by keyboard
+    assert page.locator("#l2m-passage-length").input_value() == "248" and page.locator("#l2m-passage-split").input_value() == "124"
+    after = seen()
+    assert all(a != b for a, b in zip(before, after))
+    page.locator("#l2m-passage-split").press("ArrowRight")
+    assert not page.locator("#l2m-passage-middle").is_checked() and all(a != b for a, b in zip(after, seen()))
+    assert page.locator("#l2m-passage-split").get_attribute("aria-valuetext") == "after 128 of 248 tokens"
+    assert page.locator("#l2m-passage-sum").get_attribute("role") == "status"
+    move(page, "length", 64)                                                            # the cut stays inside the block
+    assert page.locator("#l2m-passage-split").input_value() == "60"
+
+
+@pytest.mark.parametrize("path, widget", [("index.html", "#l2m-passage"), ("calculator.html", "#l2m-calculator")])
+def test_widget_has_a_picture_without_scripts_and_a_label_for_every_control(browser, site, open_page, path, widget):
+    controls = open_page(path).page.locator(f"{widget} :is(input, select)")
+    assert controls.count() >= 3 and controls.evaluate_all("all => all.every(e => e.labels.length)")
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{site}/{path}")
+    assert not page.locator(widget).is_visible()
+    picture = page.locator("noscript img")
+    assert picture.is_visible() and picture.bounding_box()["width"] > 300 and len(picture.get_attribute("alt")) > 50
+    context.close()
+
+
+def test_widgets_work_from_a_file(browser):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto((SITE / "index.html").as_uri())
+    assert math.isfinite(told(page))
+    page.goto((SITE / "calculator.html").as_uri())
+    assert "tokens the state is" in page.locator("#l2m-verdict").inner_text()
+    context.close()
+
+
+@pytest.mark.parametrize("path", CHAPTERS)
+def test_notebook_can_be_taken_along(open_page, path):
+    page = open_page(path).page
+    notebook = page.locator(".dropdown-download-buttons a[href$='.ipynb']")
+    source = urlsplit(urljoin(open_page(path).url, notebook.get_attribute("href"))).path.lstrip("/")
+    here = (ROOT / "nbs" / path).with_suffix(".ipynb")
+    assert nbformat.reads((SITE / source).read_text(), 4) == nbformat.read(here, 4)
+    colab = page.locator("a[href*='colab.research.google.com']").get_attribute("href")
+    assert colab == f"https://colab.research.google.com/github/l2m-project/l2m/blob/main/{here.relative_to(ROOT)}"
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS)
+def test_experiment_says_how_to_run_it(open_page, path):
+    assert f"papermill nbs/{path.removesuffix('.html')}.ipynb report.ipynb -p " in open_page(path).text
+
+
+@pytest.mark.parametrize("word", ["Grassberger", "papermill", "exponent"])
+def test_search_finds_a_word_in_several_pages(browser, site, word):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{site}/search.html")
+    box = page.locator("input[name=q]").locator("visible=true").first
+    box.fill(word)
+    box.press("Enter")
+    page.wait_for_function("() => document.querySelectorAll('#search-results li a').length > 2")
+    hits = page.eval_on_selector_all("#search-results li a", "links => links.map(a => a.href)")
+    found = {urlsplit(hit).path.lstrip("/") for hit in hits}
+    assert len(found) > 2 and all(word.lower() in (SITE / hit).read_text().lower() for hit in found)
+    context.close()
+
+
+def test_book_on_paper_holds_every_chapter(browser):
+    book = BeautifulSoup(one_page(SITE), "html.parser")
+    titles = [BeautifulSoup((SITE / page).read_text(), "html.parser").select_one("article h1").get_text() for page in chapters(SITE)]
+    assert set(chapters(SITE)) == set(PAGES) - {"search.html", "genindex.html", "py-modindex.html"}
+    assert [heading.get_text() for heading in book.select("article h1")] == titles
+    marks = {element["id"] for element in book.select("[id]")}
+    assert [a["href"] for a in book.select("article a[href^='#'], .contents a") if a["href"] != "#" and a["href"][1:] not in marks] == []
+    pdf = (SITE / "l2m.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF") and len(pdf) < 20 * 2**20
+    assert [page for page in chapters(SITE) if f"/{page}".encode() not in pdf] == []     # what its contents point to
+    assert pdf.count(b"/Type /Page\n") > len(titles)

@@ -102,6 +102,7 @@ function start(root) {
   }
 
   root.addEventListener("input", update);
+  root.hidden = false;
   update();
 }
 

@@ -12,3 +12,8 @@ document.addEventListener("DOMContentLoaded", () => {
     }
   }
 });
+
+// A table drawn with characters keeps its lines.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const output of document.querySelectorAll("div.cell_output .output")) output.classList.toggle("framed", /[│┆]/.test(output.textContent));
+});

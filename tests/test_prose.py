@@ -132,7 +132,7 @@ CONSTANTS = [Source("mathematics", Decimal(repr(fact["value"])), math.inf, math.
 def sections(notebook) -> list[int]:
     "The section of each cell"
     begins = (cell.cell_type == "markdown" and bool(re.search(r"^##? ", re.sub(r"^```.*?^```", "", cell.source, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)) for cell in notebook.cells)
-    return list(accumulate(begins))
+    return list(accumulate(map(int, begins)))
 
 
 def sources(run) -> list[Source]:
@@ -172,14 +172,15 @@ def untraced(notebook, run) -> list[str]:
     for section, q in prose(notebook):
         if origin(q, section, found, cited): continue
         known = [source.kind.removeprefix("quoted from ") for source in KNOWN if source.value == q.value]
-        remedy = (f"if it is the number of {' or '.join(known)} in nbs/facts.yml, cite that here" if known else
-                  "print it in a cell of this section or the one before or after, or, if it is another work's, add it to nbs/facts.yml and cite that work here")
+        remedy = f"is it the number of {' or '.join(known)} in nbs/facts.yml? then cite that here; if not, " if known else ""
+        remedy += "print it in a cell of this section or of one next to it"
+        remedy += "" if known else "; if it is another work's, add it to nbs/facts.yml and cite that work here"
         complaints.append(f"{q.value} comes from nowhere: {remedy}\n    {q.context}")
     return complaints
 
 
 def read(path: Path):
-    if not path.exists(): pytest.fail(f"{path.relative_to(ROOT)} is missing: run `make book`")
+    if not path.exists(): pytest.fail(f"{path.relative_to(ROOT)} is missing: run `make book`", pytrace=False)
     return nbformat.read(path, 4)
 
 

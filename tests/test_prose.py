@@ -31,7 +31,7 @@ NOT_PROSE = [                                       # what is taken out before n
 SMALL = dict(zip("one two three four five six seven eight nine ten".split(), range(1, 11)))
 TEENS = dict(zip("eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split(), range(11, 20)))
 TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10)))
-BIG = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9}
+BIG = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9}
 either = "|".join
 SUPERSCRIPTS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 DIGITS = r"\d+(?:,\d{3})*(?:\.\d+)?(?:[eE][-+]?\d+)?"
@@ -49,15 +49,18 @@ class Quoted:
     context: str              # the words around it
 
     @property
-    def last_digit(self) -> Decimal: return Decimal(1).scaleb(min(0, self.value.as_tuple().exponent))
+    def last_digit(self) -> Decimal: return Decimal(1).scaleb(self.value.as_tuple().exponent)
 
     def agrees(self, value: Decimal, decimals: float) -> bool:
         "Whether this quotes a value that is known to so many decimals; 95 % may have been computed as 0.95"
         readings = [(self.value, self.last_digit)] + ([(self.value.scaleb(-2), self.last_digit.scaleb(-2))] if self.percent else [])
-        return any(abs(value - read) <= digit / 2 and decimals >= -digit.adjusted() if digit < 1 else value == read for read, digit in readings)
+        return any(abs(value - read) <= digit / 2 and decimals >= -digit.adjusted() if digit != 1 else value == read for read, digit in readings)
 
 
-def number(text: str) -> Decimal: return Decimal(text.replace(",", ""))
+def number(text: str, unit: str | None = None) -> Decimal:
+    "4.4 million is known to two digits, 300 and three hundred to the last one"
+    value = Decimal(text.replace(",", ""))
+    return value.scaleb(BIG[unit]) if BIG.get(unit, 0) > 3 else value * 10 ** BIG.get(unit, 0)
 
 
 def plain(markdown: str) -> str:
@@ -68,7 +71,7 @@ def plain(markdown: str) -> str:
 
 def in_words(m: re.Match) -> Decimal:
     tens, unit, teen, small, big = (word and word.lower() for word in m.groups())
-    return Decimal((TENS.get(tens, 0) + SMALL.get(unit, 0) + TEENS.get(teen, 0) + SMALL.get(small, 0)) * BIG.get(big, 1))
+    return number(str(TENS.get(tens, 0) + SMALL.get(unit, 0) + TEENS.get(teen, 0) + SMALL.get(small, 0)), big)
 
 
 def quoted(markdown: str, derivation: bool = False) -> list[Quoted]:
@@ -80,7 +83,7 @@ def quoted(markdown: str, derivation: bool = False) -> list[Quoted]:
         readable = re.sub(r"\\[a-zA-Z]+|\\.|[{}$~]", lambda m: " " * len(m[0]), readable)
         around = lambda m: f"…{text[max(0, start + m.start() - 60):start + m.end() + 40]}…"
         for m in NUMBER.finditer(readable):
-            value, whole = number(m[1]) * BIG.get(m[2], 1), "." not in m[1] and "e" not in m[1].lower()
+            value, whole = number(m[1], m[2]), "." not in m[1] and "e" not in m[1].lower()
             if whole and value < (100 if formula or derivation else 2): continue
             found.append(Quoted(value, bool(re.match(r" ?%", readable[m.end():])), around(m)))
         if not formula: found += [Quoted(in_words(m), False, around(m)) for m in IN_WORDS.finditer(readable)]
@@ -175,7 +178,7 @@ def untraced(notebook, run) -> list[str]:
         remedy = f"is it the number of {' or '.join(known)} in nbs/facts.yml? then cite that here; if not, " if known else ""
         remedy += "print it in a cell of this section or of one next to it"
         remedy += "" if known else "; if it is another work's, add it to nbs/facts.yml and cite that work here"
-        complaints.append(f"{q.value} comes from nowhere: {remedy}\n    {q.context}")
+        complaints.append(f"{q.value:,f} comes from nowhere: {remedy}\n    {q.context}")
     return complaints
 
 
@@ -234,7 +237,8 @@ def invented(prose: str, code: str = "", output: str = "", answer: str = ""):
     ("The mean is 0.62 nats.", "", "mean 0.6237"), ("It costs 1,024 tokens.", "n = 2**10", ""), ("We took sixty of them.", "range(60)", ""),
     ("Three hundred draws.", "draws = 300", ""), ("A share of 95 %.", "level = 0.95", ""), ("Equal to 10⁻⁵ nats.", "assert x < 1e-5", ""),
     ("Half of $2^{10}$, Fig. 2(b), Eqs. (C.23) and (4), GPT-2, `0.77`, [page](0.77), from 0 to 1, in 1951.", "", ""),
-    ("The law $2.27\\,L^{0.76}$ {cite:p}`chen2025l2m`.", "", ""), ("Divide by $\\log 2 \\approx 0.693$.", "", "")])
+    ("The law $2.27\\,L^{0.76}$ {cite:p}`chen2025l2m`.", "", ""), ("Divide by $\\log 2 \\approx 0.693$.", "", ""),
+    ("A genome of 4.3 million letters, four million for short.", "", "4,311,532")])
 def test_a_number_with_an_origin_is_accepted(text, code, output):
     assert untraced(*invented(text, code, output)) == []
 
@@ -244,7 +248,8 @@ def test_a_number_with_an_origin_is_accepted(text, code, output):
     ("The mean is 0.62 nats.", "print('0.62')", ""), ("It costs 1,025 tokens.", "n = 2**10", ""), ("We took seventy of them.", "range(60)", ""),
     ("Three hundred draws.", "draws = 200", ""), ("Ten thousand words.", "words = 1000", ""), ("A share of 94 %.", "level = 0.95", ""),
     ("Equal to 10⁻⁶ nats.", "assert x < 1e-5", ""), ("It is $0.62$.", "", ""), ("At $L = 4{,}096$.", "L = 1024", ""), ("12 nats", "", "12.3"),
-    ("The law $2.27\\,L^{0.76}$.", "", ""), ("$0 < x$ is 0.62, but $y > 2$.", "", ""), ("It costs 2048 tokens.", "n = 1024", "")])
+    ("The law $2.27\\,L^{0.76}$.", "", ""), ("$0 < x$ is 0.62, but $y > 2$.", "", ""), ("It costs 2048 tokens.", "n = 1024", ""),
+    ("A genome of 4.4 million letters.", "", "4,311,532"), ("About three million.", "", "4,311,532")])
 def test_a_number_without_origin_is_refused(text, code, output):
     assert untraced(*invented(text, code, output)) != []
 

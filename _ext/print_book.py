@@ -24,6 +24,7 @@ article, .title-page { break-after: page; }
 .title-page { padding-top: 30vh; text-align: center; } .title-page h1 { font-size: 3.2em; } .title-page p { font-size: 1.3em; }
 .contents ol { list-style: none; columns: 2; padding: 0; } .contents a { text-decoration: none; }
 * { box-shadow: none !important; text-shadow: none !important; }     /* a shadow is printed as a picture */
+div.cell_output .text_html:has(table.dataframe), div.highlight pre, div.output pre { background-image: none !important; }
 .bd-article h1 { display: block !important; }
 pre, div.cell_input, div.highlight, blockquote { break-inside: auto !important; orphans: 4; widows: 4; }
 h1, h2, h3, h4 { break-after: avoid; } img, svg, tr, mjx-container, .admonition { break-inside: avoid; }

@@ -89,7 +89,7 @@ def print_book(root: Path) -> Path | None:
         (page := root / "one-page.html").write_text(one_page(root))
         browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
         tab = browser.new_page(viewport={"width": 700, "height": 1000}, color_scheme="light")
-        tab.goto(page.as_uri())
+        tab.goto(page.as_uri(), timeout=300_000)                           # a long page, on a machine that may be busy
         tab.evaluate("async () => { await window.MathJax.startup.promise }")
         tab.pdf(path=root / "l2m.pdf", prefer_css_page_size=True, print_background=True, display_header_footer=True,
                 header_template="<span></span>", footer_template=FOOTER)

@@ -87,14 +87,16 @@ def print_book(root: Path) -> Path | None:
     with sync_playwright() as playwright:
         if not (found := chromium(playwright)): return None
         (page := root / "one-page.html").write_text(one_page(root))
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
-        tab = browser.new_page(viewport={"width": 700, "height": 1000}, color_scheme="light")
-        tab.goto(page.as_uri(), timeout=300_000)                           # a long page, on a machine that may be busy
-        tab.evaluate("async () => { await window.MathJax.startup.promise }")
-        tab.pdf(path=root / "l2m.pdf", prefer_css_page_size=True, print_background=True, display_header_footer=True,
-                header_template="<span></span>", footer_template=FOOTER)
-        browser.close()
-    page.unlink()
+        try:
+            browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+            tab = browser.new_page(viewport={"width": 700, "height": 1000}, color_scheme="light")
+            tab.goto(page.as_uri(), timeout=300_000)                       # a long page, on a machine that may be busy
+            tab.evaluate("async () => { await window.MathJax.startup.promise }")
+            tab.pdf(path=root / "l2m.pdf", prefer_css_page_size=True, print_background=True, display_header_footer=True,
+                    header_template="<span></span>", footer_template=FOOTER)
+            browser.close()
+        finally:
+            page.unlink()
     front = root / "index.html"
     front.write_text(front.read_text().replace('id="l2m-pdf" hidden', 'id="l2m-pdf"'))
     return root / "l2m.pdf"

@@ -462,7 +462,11 @@ def _library_files(pattern: str) -> list[Path]:
     apart = {"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "pydoc_data"}
     root = Path(sysconfig.get_path("stdlib"))
     files = (path for path in root.glob(pattern) if not apart & set(path.relative_to(root).parts))
-    return sorted(path for path in files if path.stat().st_size)
+    if not (found := sorted(path for path in files if path.stat().st_size)):
+        raise FileNotFoundError(
+            f"corpus 'python' needs the sources of the standard library, and '{root}' has none: choose a Python that was installed with them"
+        )
+    return found
 
 
 def _named_files(name: str) -> tuple[list[Path], str]:  # files, and the version they belong to

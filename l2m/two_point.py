@@ -606,6 +606,10 @@ def fit_two_point(
             f"{len(distances)} distances are too few for a law with a {floor} floor: give at least {least} that stand out above the floor, or a larger corpus"
         )
     c = fit_floor(distances, mi)[:, None] if floor == "fitted" else measured
+    if floor == "fitted" and c[0, 0] < 0.01 * mi[0].min():
+        notes += (
+            "the fitted floor ends at zero: the exponent is that of the floor that undersampling leaves, hardly a law",
+        )
     good = (mi > c).all(1)
     if not good[1:].all():
         notes += (f"{(~good).sum()} of {len(good) - 1} draws left out: not above their floor",)

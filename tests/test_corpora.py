@@ -215,6 +215,15 @@ def test_the_standard_library_is_read_as_it_stands():
     assert [d.id for d in load_corpus("python", documents=3)] == names[:3]
 
 
+@pytest.mark.parametrize("files", [{}, {"heapq.pyc": b"compiled"}, {"empty.py": b"", "test/support.py": b"pass"}])
+def test_a_python_without_sources_is_one_clear_error(files, tmp_path, monkeypatch):
+    for name, content in files.items(): put(tmp_path, name, content)
+    monkeypatch.setattr(l2m.corpora.sysconfig, "get_path", lambda name: str(tmp_path))
+    with pytest.raises(FileNotFoundError) as error:
+        load_corpus("python")
+    assert str(error.value).startswith(f"corpus 'python' needs the sources of the standard library, and '{tmp_path}' has none: choose a Python")
+
+
 def test_a_genome_is_cut_and_nothing_is_lost(packages):
     rng = random.Random(0)
     letters = "".join(rng.choices("ACGT", k=1234))

@@ -292,6 +292,16 @@ def test_excess_below_the_noise_is_not_fitted_in_silence():
     with pytest.raises(ValueError, match="2 distances are too few"): fit_two_point(table[:2], "measured")
 
 
+def test_a_fitted_floor_that_ends_at_zero_is_said():
+    "A slow power without a floor; the measured floor is no matter of the fit."
+    distances = [1, 2, 4, 8, 16, 32, 64, 128]
+    flat = law_table(0.02, 2.5, 0, distances)
+    law = fit_two_point(flat, "fitted")
+    assert law.floor < 0.01 * flat["mi"].min() and any("the fitted floor ends at zero" in note for note in law.notes)
+    for kind, table in (("fitted", law_table(0.8, 1, 0.3, distances)), ("measured", flat)):
+        assert not any("ends at zero" in note for note in fit_two_point(table, kind).notes)
+
+
 def run(tmp_path, letters, **given):
     "The experiment with its ci profile; its tables."
     letters.save_pretrained(tmp_path / "tokenizer")

@@ -97,6 +97,12 @@ def as_rst(text: str) -> str:
     return "".join(rf"\ ``{part}``\ " if i % 2 else re.sub(r"([\\*|_])", r"\\\1", part) for i, part in enumerate(parts))
 
 
+def unwrap_annotations(app, what, name, obj, options, signature: str | None, returns: str | None):
+    "The type alone of a parameter that carries a command line option with it"
+    bare = lambda text: text and re.sub(r"~?typ(?:ing|es)\.Annotated\[(.+?), <[^>]*>\]", r"\1", text)
+    return bare(signature), bare(returns)
+
+
 def add_docments(app, what, name, obj, options, lines) -> None:
     "Append the comments on parameters to a docstring, as fields"
     lines[:] = map(as_rst, lines)
@@ -124,5 +130,6 @@ def setup(app):
     app.connect("config-inited", dress_pages)
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("source-read", swap_in_run)
+    app.connect("autodoc-process-signature", unwrap_annotations)
     app.connect("autodoc-process-docstring", add_docments)
     return dict(parallel_read_safe=True, parallel_write_safe=True)

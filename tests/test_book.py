@@ -168,7 +168,7 @@ def test_api_page_shows_docments(open_page):
 
 @pytest.mark.parametrize("path", PAGES)
 def test_page_shows_no_python_object(open_page, path):
-    assert " at 0x" not in open_page(path).page.locator("article").inner_text(), "end the cell with a semicolon"
+    assert " at 0x" not in open_page(path).page.locator("body").inner_text(), "end the cell with a semicolon"
 
 
 @pytest.mark.parametrize("path", PAGES)

@@ -347,15 +347,21 @@ def execute(
     executed = folder / (f"{notebook.stem}-{rank}.ipynb" if rank else notebook.name)
     os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # progress bars are plain text here
     literally = lambda path: str(path).replace("{", "{{").replace("}", "}}")  # papermill fills in what stands in braces
-    papermill.execute_notebook(
-        literally(notebook),
-        literally(executed),
-        parameters | {"output": str(folder)},
-        progress_bar=False,
-        stdout_file=sys.stdout,
-        stderr_file=sys.stderr,
-        extra_arguments=["--IPKernelApp.log_level=ERROR"],
-    )
+    try:
+        papermill.execute_notebook(
+            literally(notebook),
+            literally(executed),
+            parameters | {"output": str(folder)},
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        )
+    except OSError as error:  # papermill saves after every cell
+        if error.filename:
+            raise
+        why = error.strerror or error
+        raise OSError(f"'{executed}' cannot be written ({why}): make room, and the same command goes on") from None
     return executed
 
 

@@ -6,7 +6,7 @@ import nbformat, pytest, yaml
 from l2m.runs import checked_parameters, notebook_parameters, profile_parameters
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from papermill.inspection import _infer_parameters
+from papermill import inspect_notebook
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -72,7 +72,7 @@ def test_experiment_begins_with_its_own_parameters_in_its_first_cell(path):
     cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
     assert "parameters" in cells[0].metadata.get("tags", []) and f'parameters, folder = begin("{path.stem}", globals())' in cells[1].source
     known = notebook_parameters(path)
-    assert {parameter.name for parameter in _infer_parameters(nbformat.read(path, 4))} == set(known), "papermill would call a parameter unknown"
+    assert set(inspect_notebook(path)) == set(known), "papermill would call a parameter unknown"
     assert checked_parameters(path, {name: default for name, (_, default) in known.items()})
     assert [name for name, (annotation, default) in known.items() if default is None and not annotation.startswith("Optional")] == []
 

@@ -212,6 +212,13 @@ def test_nothing_is_executed_where_nothing_can_be_saved(checkout, tmp_path, monk
     with pytest.raises(ValueError, match="'out' \\(No space left on device\\): choose another folder, or make room"): run_experiment("tiny", "ci", {}, "out")
 
 
+def test_a_disk_that_fills_up_later_is_told_with_the_file(checkout, tmp_path, monkeypatch):
+    def full(*_, **__): raise OSError(28, "No space left on device")
+    monkeypatch.chdir(checkout)
+    monkeypatch.setattr(papermill, "execute_notebook", full)
+    with pytest.raises(OSError, match="out/tiny.ipynb' cannot be written \\(No space left on device\\): make room, and the same command goes on"): run_experiment("tiny", "ci", {}, tmp_path / "out")
+
+
 def test_a_place_for_results_may_have_any_name_and_nothing_is_left_in_it(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert results_folder("~/out [v2]*?") == tmp_path / "out [v2]*?" and not list((tmp_path / "out [v2]*?").iterdir())

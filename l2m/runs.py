@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 import numpy as np
@@ -226,22 +227,38 @@ def audit(
 
     law = dict(beta=beta, interval=interval, amplitude=amplitude, nats_per_scalar=nats_per_scalar)
     sizes = dict(lengths=length, dtypes=dtype, trust_remote_code=trust_remote_code)
-    try:
-        if output and output.suffix not in (".parquet", ".csv", ".md"):
-            raise ValueError(f"output '{output}' has no known ending: choose .parquet, .csv or .md")
+    with _one_error():
+        output = _audit_file(output) if output else None
         table = state.audit(models, **law, **sizes)
-    except ValueError as error:
-        _stop(str(error))
-    brief = state.summary(table)
-    with pl.Config(
-        tbl_rows=-1, tbl_cols=-1, tbl_width_chars=10**4, fmt_str_lengths=1000, tbl_hide_column_data_types=True
-    ):
-        with pl.Config(tbl_hide_dataframe_shape=True, tbl_formatting="ASCII_MARKDOWN"):
-            print(text := str(brief))
-    needed = ", ".join(f"{table[f'needed_{n}'][0]:,.0f} at {n:,} tokens" for n in length)
-    print(f"The law {amplitude:g}·L^{beta:g} needs, at {nats_per_scalar:g} nats a scalar, so many scalars: {needed}.")
-    if output:
-        _write_audit(table, text, output, law | sizes | dict(models=models))
+    failed, measured = table["error"].drop_nulls().to_list(), table.filter(pl.col("error").is_null())
+    if len(measured):
+        with pl.Config(
+            tbl_rows=-1, tbl_cols=-1, tbl_width_chars=10**4, fmt_str_lengths=1000, tbl_hide_column_data_types=True
+        ):
+            with pl.Config(tbl_hide_dataframe_shape=True, tbl_formatting="ASCII_MARKDOWN"):
+                print(text := str(state.summary(table)))
+        needed = ", ".join(f"{measured[f'needed_{n}'][0]:,.0f} at {n:,} tokens" for n in length)
+        print(f"The law {amplitude:g}·L^{beta:g} needs, at {nats_per_scalar:g} nats a scalar, so many scalars: {needed}.")
+    if len(measured) and output:
+        with _one_error():
+            _write_audit(table, text, output, law | sizes | dict(models=models))
+    if failed:
+        _stop("\nerror: ".join(failed))
+
+
+def _audit_file(path):
+    "Where the table goes, with its folder; refused before the work."
+    path = path.expanduser()
+    if path.suffix not in (".parquet", ".csv", ".md"):
+        raise ValueError(f"output '{path}' has no known ending: choose .parquet, .csv or .md")
+    if path.is_dir():
+        raise ValueError(f"output '{path}' is a folder: name a file in it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path.parent):
+            return path
+    except OSError as error:
+        raise ValueError(f"output '{path}' cannot be written ({error.strerror}): choose another place") from error
 
 
 def _write_audit(table, text, path, parameters):

@@ -326,9 +326,11 @@ class _Origins(TorchDispatchMode):
         if storage in self.made or storage not in self.sizes:
             return self.made.get(storage)
         itemsize, size = self.sizes[storage]
-        if tensor.itemsize != itemsize:  # pairs seen as complex numbers
+        many, rest = divmod(tensor.itemsize, itemsize)  # 2: pairs seen as complex numbers
+        if rest or not many:
             return frozenset([(storage, 0, (size,), (1,))])
-        return frozenset([(storage, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())])
+        strides = [many * stride for stride in tensor.stride()]
+        return frozenset([(storage, many * tensor.storage_offset(), (*tensor.shape, many), (*strides, 1))])
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
@@ -525,7 +527,7 @@ def _decoded(values):
     return [_decoded(value) for value in values] if isinstance(values, list) else values
 
 
-HUB_NAME = re.compile(r"(?=.*[a-z])(\w[\w.-]*/)?\w[\w.-]*", re.ASCII | re.IGNORECASE)
+HUB_NAME = re.compile(r"(?=.{1,96}$)(?=.*[a-z])(\w[\w.-]*/)?\w[\w.-]*", re.ASCII | re.IGNORECASE)
 FILE_NAME = re.compile(r"\.(json|ya?ml|toml|txt|gguf|safetensors|bin|pth?)", re.IGNORECASE)
 
 

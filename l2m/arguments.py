@@ -72,14 +72,15 @@ def _is_a(value: Any, kind: Any) -> bool:
     if kind is Any or not isclass(kind):
         return True
     if getattr(kind, "_is_protocol", False):
-        return all(hasattr(value, name) for name in _promised(kind))
+        return not _missing(value, kind)
     return isinstance(value, kind)
 
 
-def _promised(protocol: type) -> list[str]:
-    "The names that whoever keeps a protocol must have."
-    names = {*protocol.__annotations__, *vars(protocol)}
-    return sorted(name for name in names if not name.startswith("_"))
+def _missing(value: Any, protocol: type) -> list[str]:
+    "The names that a value needs to keep a protocol and does not have; what a protocol calls must be callable."
+    names = sorted(name for name in {*protocol.__annotations__, *vars(protocol)} if not name.startswith("_"))
+    has = lambda name: callable(getattr(value, name, None)) if callable(getattr(protocol, name, None)) else hasattr(value, name)
+    return [name for name in names if not has(name)]
 
 # %% ../nbs/00_arguments.ipynb #a9
 WORDS = {int: "a whole number", float: "a finite number", str: "text", bool: "True or False", type(None): "None", Any: "anything"}
@@ -131,14 +132,13 @@ def _remedy(value: Any, annotation: Any) -> str:
     for choice in choices:
         choice = get_args(choice)[0] if get_origin(choice) is Annotated else choice
         if get_origin(choice) in (Sequence, list) and fits(value, get_args(choice)[0]):
-            return f": write [{value!r}]"
+            return f": write [{_brief(value)}]"
         if isclass(choice) and choice.__module__.startswith("polars") and type(value).__module__.startswith("pandas"):
             return ": convert it with polars.from_pandas"
         if choice is int and isinstance(value, float) and value.is_integer():
             return f": write {int(value)}"
         if getattr(choice, "_is_protocol", False):
-            missing = [name for name in _promised(choice) if not hasattr(value, name)]
-            return f", and it has no {', '.join(missing)}"
+            return f", and it has no {', '.join(_missing(value, choice))}"
     return ""
 
 # %% ../nbs/00_arguments.ipynb #a10

@@ -7,7 +7,7 @@ __all__ = ['PACKAGES', 'app', 'repository', 'experiment_notebook', 'profile_para
            'checked_parameters', 'provenance', 'save_table', 'results_folder', 'begin', 'output_folder',
            'run_experiment', 'execute', 'run', 'audit', 'compare_tables', 'published_run', 'reproduce']
 
-# %% ../nbs/11_runs.ipynb #11-runs-002
+# %% ../nbs/11_runs.ipynb #m2
 import ast
 import io
 import json
@@ -33,7 +33,7 @@ import l2m
 from .arguments import checked, fits
 from .stores import fingerprint, write_atomically
 
-# %% ../nbs/11_runs.ipynb #11-runs-words
+# %% ../nbs/11_runs.ipynb #m5
 _NOTHING = re.compile(r"(~|null|Null|NULL|None|)\Z")
 
 
@@ -62,7 +62,7 @@ def _words(text: str, place: str, remedy: str) -> Any:
         why = getattr(error, "problem", None) or " ".join(str(error).split())
         raise ValueError(f"{place} is not valid YAML{where} ({why}): {remedy}") from None
 
-# %% ../nbs/11_runs.ipynb #11-runs-005
+# %% ../nbs/11_runs.ipynb #m7
 def repository() -> Path:
     "The checkout with the notebooks: the working directory, one of its parents, or where l2m is installed from."
     for folder in (Path.cwd(), *Path.cwd().parents, Path(l2m.__file__).resolve().parents[1]):
@@ -100,7 +100,7 @@ def profile_parameters(profile: str, experiment: str) -> dict[str, Any]:
         raise ValueError(f"profile '{profile}' says nothing about '{experiment}': add it to {files[profile]}")
     return mapping[experiment] or {}
 
-# %% ../nbs/11_runs.ipynb #11-runs-008
+# %% ../nbs/11_runs.ipynb #m10
 _TYPES = dict(int=int, float=float, str=str, bool=bool, list=list, Optional=Optional, Union=Union)
 
 
@@ -126,7 +126,7 @@ def _type(annotation: str, name: str) -> Any:
         known = ", ".join(_TYPES)
         raise ValueError(f"annotation '{annotation}' of parameter '{name}' is unknown: use {known}") from None
 
-# %% ../nbs/11_runs.ipynb #11-runs-readings
+# %% ../nbs/11_runs.ipynb #m11
 def _whole(text: str) -> int | str:
     try:
         return int(text)
@@ -169,7 +169,7 @@ def _read(value: Any, annotation: Any) -> Any:
     except (ValueError, TypeError, KeyError, OverflowError):
         return value
 
-# %% ../nbs/11_runs.ipynb #11-runs-checked
+# %% ../nbs/11_runs.ipynb #m12
 _COMMAND_LINE, _PAPERMILL = "-p '{}={}'", "papermill's -y '{}: {}'"
 
 
@@ -205,7 +205,7 @@ def checked_parameters(
             )
     return values
 
-# %% ../nbs/11_runs.ipynb #11-runs-011
+# %% ../nbs/11_runs.ipynb #m15
 PACKAGES = ("l2m", "torch", "transformers", "polars", "numpy")
 
 
@@ -251,7 +251,7 @@ def provenance(**facts) -> dict[str, Any]:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
-# %% ../nbs/11_runs.ipynb #11-runs-save
+# %% ../nbs/11_runs.ipynb #m17
 @checked
 def save_table(
     table: pl.DataFrame,
@@ -269,7 +269,7 @@ def save_table(
     write_atomically(path, buffer.getvalue())
     write_atomically(path.with_suffix(".json"), text.encode())
 
-# %% ../nbs/11_runs.ipynb #11-runs-folder
+# %% ../nbs/11_runs.ipynb #m20
 @checked
 def results_folder(path: str | Path) -> Path:
     "A folder, made where it is missing, in which a file of 1 MiB could be written just now."
@@ -288,7 +288,7 @@ def results_folder(path: str | Path) -> Path:
         ) from None
     return folder
 
-# %% ../nbs/11_runs.ipynb #11-runs-begin
+# %% ../nbs/11_runs.ipynb #m23
 _PLACES = ("output", "store", "cache")
 _APART = (*_PLACES, "show", "rank", "world_size", "trust_remote_code")  # no number depends on them
 
@@ -307,7 +307,7 @@ def begin(
     variables.update(values)
     return {name: value for name, value in values.items() if name not in _APART}, folder
 
-# %% ../nbs/11_runs.ipynb #11-runs-014
+# %% ../nbs/11_runs.ipynb #m26
 @checked
 def output_folder(experiment: str, profile: str, parameters: dict[str, Any]) -> Path:
     "A folder whose name depends on the work alone."
@@ -328,7 +328,7 @@ def run_experiment(
     folder = output or parameters["output"] or output_folder(experiment, profile, parameters)
     return execute(notebook, parameters, folder)
 
-# %% ../nbs/11_runs.ipynb #11-runs-execute
+# %% ../nbs/11_runs.ipynb #m27
 @checked
 def execute(
     notebook: Path,
@@ -375,7 +375,7 @@ def _must_be_text(parameters: dict[str, Any]):
                 f"parameter '{name}' is {value!r}, which is not UTF-8: rename the file or folder, or make a link to it"
             ) from None
 
-# %% ../nbs/11_runs.ipynb #11-runs-015
+# %% ../nbs/11_runs.ipynb #m28
 app = typer.Typer(help="Measure how mutual information scales in text.", no_args_is_help=True, add_completion=False)
 
 
@@ -400,7 +400,7 @@ def run(
         executed = run_experiment(experiment, profile, _given(parameter), output)
     print(f"executed notebook: {executed}")
 
-# %% ../nbs/11_runs.ipynb #11-runs-017
+# %% ../nbs/11_runs.ipynb #m30
 @app.command()
 def audit(
     models: Annotated[
@@ -422,22 +422,38 @@ def audit(
 
     law = dict(beta=beta, interval=interval, amplitude=amplitude, nats_per_scalar=nats_per_scalar)
     sizes = dict(lengths=length, dtypes=dtype, trust_remote_code=trust_remote_code)
-    try:
-        if output and output.suffix not in (".parquet", ".csv", ".md"):
-            raise ValueError(f"output '{output}' has no known ending: choose .parquet, .csv or .md")
+    with _one_error():
+        output = _audit_file(output) if output else None
         table = state.audit(models, **law, **sizes)
-    except ValueError as error:
-        _stop(str(error))
-    brief = state.summary(table)
-    with pl.Config(
-        tbl_rows=-1, tbl_cols=-1, tbl_width_chars=10**4, fmt_str_lengths=1000, tbl_hide_column_data_types=True
-    ):
-        with pl.Config(tbl_hide_dataframe_shape=True, tbl_formatting="ASCII_MARKDOWN"):
-            print(text := str(brief))
-    needed = ", ".join(f"{table[f'needed_{n}'][0]:,.0f} at {n:,} tokens" for n in length)
-    print(f"The law {amplitude:g}·L^{beta:g} needs, at {nats_per_scalar:g} nats a scalar, so many scalars: {needed}.")
-    if output:
-        _write_audit(table, text, output, law | sizes | dict(models=models))
+    failed, measured = table["error"].drop_nulls().to_list(), table.filter(pl.col("error").is_null())
+    if len(measured):
+        with pl.Config(
+            tbl_rows=-1, tbl_cols=-1, tbl_width_chars=10**4, fmt_str_lengths=1000, tbl_hide_column_data_types=True
+        ):
+            with pl.Config(tbl_hide_dataframe_shape=True, tbl_formatting="ASCII_MARKDOWN"):
+                print(text := str(state.summary(table)))
+        needed = ", ".join(f"{measured[f'needed_{n}'][0]:,.0f} at {n:,} tokens" for n in length)
+        print(f"The law {amplitude:g}·L^{beta:g} needs, at {nats_per_scalar:g} nats a scalar, so many scalars: {needed}.")
+    if len(measured) and output:
+        with _one_error():
+            _write_audit(table, text, output, law | sizes | dict(models=models))
+    if failed:
+        _stop("\nerror: ".join(failed))
+
+
+def _audit_file(path):
+    "Where the table goes, with its folder; refused before the work."
+    path = path.expanduser()
+    if path.suffix not in (".parquet", ".csv", ".md"):
+        raise ValueError(f"output '{path}' has no known ending: choose .parquet, .csv or .md")
+    if path.is_dir():
+        raise ValueError(f"output '{path}' is a folder: name a file in it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path.parent):
+            return path
+    except OSError as error:
+        raise ValueError(f"output '{path}' cannot be written ({error.strerror}): choose another place") from error
 
 
 def _write_audit(table, text, path, parameters):
@@ -449,7 +465,7 @@ def _write_audit(table, text, path, parameters):
         write_atomically(path, (flat.write_csv() if path.suffix == ".csv" else text + "\n").encode())
     print(f"table: {path}")
 
-# %% ../nbs/11_runs.ipynb #11-runs-019
+# %% ../nbs/11_runs.ipynb #m32
 _NEVER_TWICE = ("seconds", "draws", "replicates", "floor_replicates")
 
 
@@ -498,7 +514,7 @@ def _compared(old: pl.Series, new: pl.Series, errors: pl.DataFrame) -> tuple[str
     unit = np.where(np.isfinite(error) & (error > 0), error, np.abs(a) / 3000)  # an unknown error: three digits
     return "errors", (largest := _largest(a, b, unit)), largest <= 3
 
-# %% ../nbs/11_runs.ipynb #11-runs-compare
+# %% ../nbs/11_runs.ipynb #m34
 def _aligned(published: pl.DataFrame, again: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     "Both tables with their columns, and as far as words and whole numbers tell, their rows in one order."
     again = again.select(published.columns)
@@ -543,7 +559,7 @@ def published_run(name: str) -> dict[str, tuple[pl.DataFrame, dict]]:  # table n
     history = lambda path: json.loads(path.with_suffix(".json").read_text("utf-8"))
     return {path.stem: (pl.read_parquet(path, glob=False), history(path)) for path in found}
 
-# %% ../nbs/11_runs.ipynb #11-runs-020
+# %% ../nbs/11_runs.ipynb #m35
 @app.command()
 def reproduce(
     name: Annotated[str, typer.Argument(help="a folder in results/: experiment/run")],
@@ -569,7 +585,7 @@ def reproduce(
     print(f"{name}: " + ("every column agrees" if agree else "NOT reproduced"))
     raise typer.Exit(0 if agree else 1)
 
-# %% ../nbs/11_runs.ipynb #11-runs-024
+# %% ../nbs/11_runs.ipynb #m39
 def _given(options: list[str]) -> dict[str, Any]:
     "The words of options `key=value`; quotes keep what would mean nothing, or is blank."
     given = {}

@@ -84,7 +84,7 @@ def _promised(protocol: type) -> list[str]:
     return sorted(name for name in names if not name.startswith("_"))
 
 # %% ../nbs/00_arguments.ipynb #a9
-WORDS = {int: "a whole number", float: "a finite number", str: "text", bool: "True or False", type(None): "None", Any: "anything"}
+WORDS = {int: "a whole number", float: "a finite number", str: "text", bool: "True or False", type(None): "None", Callable: "a function", Any: "anything"}
 MANY = {int: "whole numbers", float: "finite numbers", str: "texts", Any: "anything"}
 
 
@@ -103,9 +103,7 @@ def _expected(annotation: Any) -> str:
         return "a list" + (f" of {_many(inner[0])}" if inner and inner[0] is not Any else "")
     if kind in (Mapping, dict):
         return f"a dict of {_many(inner[0])} to {_many(inner[1])}"
-    if kind is Callable or annotation is Callable:
-        return "a function"
-    return WORDS.get(annotation) or f"a {_name(kind or annotation)}"
+    return WORDS.get(annotation) or WORDS.get(kind) or f"a {_name(kind or annotation)}"
 
 
 def _many(element: Any) -> str:

@@ -222,11 +222,10 @@ class Store:
         self.folder, self.parameters = Path(folder), _as_json(parameters)
         shards, manifest = any(self.folder.glob("*.parquet")), self.folder / "manifest.json"
         if shards and not manifest.exists():
-            raise ValueError(
-                f"'{self.folder}' has Parquet files but no manifest.json, so it is no store: choose another folder"
-            )
+            raise ValueError(f"'{self.folder}' has Parquet files but no manifest.json: choose another folder for a store")
         if not manifest.exists():
-            write_atomically(writable(folder) / manifest.name, json.dumps(self.parameters, indent=1, sort_keys=True).encode())
+            text = json.dumps(self.parameters, indent=1, sort_keys=True)
+            write_atomically(writable(folder) / manifest.name, text.encode())
         found = _read_manifest(manifest)  # of whoever was first
         if changes := _differences(found, self.parameters):
             raise ValueError(

@@ -59,6 +59,8 @@ def fits(
         return _are(value, Any) and len(value) == len(inner) and all(map(fits, value, inner))
     if kind in (Sequence, list, tuple) or annotation in (Sequence, list, tuple):
         return _are(value, inner[0] if inner else Any)
+    if kind in (Mapping, dict):
+        return isinstance(value, kind) and all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())
     return _is_a(value, kind or annotation)
 
 
@@ -83,8 +85,8 @@ def _missing(value: Any, protocol: type) -> list[str]:
     return [name for name in names if not has(name)]
 
 # %% ../nbs/00_arguments.ipynb #a9
-WORDS = {int: "a whole number", float: "a finite number", str: "text", bool: "True or False", type(None): "None", Any: "anything"}
-MANY = {int: "whole numbers", float: "finite numbers", str: "texts"}
+WORDS = {int: "a whole number", float: "a finite number", str: "text", bool: "True or False", type(None): "None", Callable: "a function", Any: "anything"}
+MANY = {int: "whole numbers", float: "finite numbers", str: "texts", Any: "anything"}
 
 
 def _expected(annotation: Any) -> str:
@@ -100,9 +102,9 @@ def _expected(annotation: Any) -> str:
         return f"{len(inner)} values ({', '.join(map(_expected, inner))})"
     if kind in (Sequence, list, tuple) or annotation in (Sequence, list, tuple):
         return "a list" + (f" of {_many(inner[0])}" if inner and inner[0] is not Any else "")
-    if kind is Callable or annotation is Callable:
-        return "a function"
-    return WORDS.get(annotation) or f"a {_name(kind or annotation)}"
+    if kind in (Mapping, dict):
+        return f"a dict of {_many(inner[0])} to {_many(inner[1])}"
+    return WORDS.get(annotation) or WORDS.get(kind) or f"a {_name(kind or annotation)}"
 
 
 def _many(element: Any) -> str:

@@ -179,12 +179,9 @@ class HistoryState:
         for part in self.parts:
             rows.setdefault((part.kind, str(part.state), str(part.storage)), []).append(part)
         n = lambda parts, what: sum(getattr(p, what)(self.length - 1) for p in parts)
-        columns = [
-            dict(layers=len(parts), kind=kind, each=state, storage=storage, scalars=n(parts, "state"))
-            | dict(padding=n(parts, "storage") - n(parts, "state"))
-            for (kind, state, storage), parts in rows.items()
-        ]
-        return pl.DataFrame(columns)
+        sizes = lambda parts: dict(scalars=n(parts, "state"), padding=n(parts, "storage") - n(parts, "state"))
+        names = ("kind", "each", "storage")
+        return pl.DataFrame([dict(layers=len(parts), **dict(zip(names, key)), **sizes(parts)) for key, parts in rows.items()])
 
 # %% ../nbs/07_state.ipynb #07-state-019
 def _whole_bytes(dtype):
@@ -358,6 +355,7 @@ def _among(values):
 def _storage(tensor):
     return tensor.untyped_storage()._cdata
 
+# %% ../nbs/07_state.ipynb #new-35962526
 def _scalars(regions):
     "How many different scalars lie in these regions."
     inside = {}
@@ -366,7 +364,7 @@ def _scalars(regions):
         inside.setdefault(storage, []).append(places.ravel())
     return sum(len(np.unique(np.concatenate(places))) for places in inside.values())
 
-# %% ../nbs/07_state.ipynb #new-35962526
+
 def _groups(behind):
     "Tensors with common origins: pairs of their paths and of all the regions behind them."
     groups = []

@@ -81,8 +81,8 @@ def _is_a(value: Any, kind: Any) -> bool:
 def _missing(value: Any, protocol: type) -> list[str]:
     "The names that a value needs to keep a protocol and does not have; what a protocol calls must be callable."
     names = sorted(name for name in {*protocol.__annotations__, *vars(protocol)} if not name.startswith("_"))
-    has = lambda name: callable(getattr(value, name, None)) if callable(getattr(protocol, name, None)) else hasattr(value, name)
-    return [name for name in names if not has(name)]
+    called = lambda owner, name: callable(getattr(owner, name, None))
+    return [name for name in names if not hasattr(value, name) or called(protocol, name) > called(value, name)]
 
 # %% ../nbs/00_arguments.ipynb #a9
 WORDS = {int: "a whole number", float: "a finite number", str: "text", bool: "True or False", type(None): "None", Callable: "a function", Any: "anything"}

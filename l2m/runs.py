@@ -440,7 +440,7 @@ def audit(
     if failed:
         _stop("\nerror: ".join(failed))
 
-
+# %% ../nbs/11_runs.ipynb #new-split-17
 def _audit_file(path):
     "Where the table goes, with its folder; refused before the work."
     path = path.expanduser()

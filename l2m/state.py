@@ -14,7 +14,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, reduce
@@ -179,12 +179,9 @@ class HistoryState:
         for part in self.parts:
             rows.setdefault((part.kind, str(part.state), str(part.storage)), []).append(part)
         n = lambda parts, what: sum(getattr(p, what)(self.length - 1) for p in parts)
-        columns = [
-            dict(layers=len(parts), kind=kind, each=state, storage=storage, scalars=n(parts, "state"))
-            | dict(padding=n(parts, "storage") - n(parts, "state"))
-            for (kind, state, storage), parts in rows.items()
-        ]
-        return pl.DataFrame(columns)
+        sizes = lambda parts: dict(scalars=n(parts, "state"), padding=n(parts, "storage") - n(parts, "state"))
+        names = ("kind", "each", "storage")
+        return pl.DataFrame([dict(layers=len(parts), **dict(zip(names, key)), **sizes(parts)) for key, parts in rows.items()])
 
 # %% ../nbs/07_state.ipynb #07-state-019
 def _whole_bytes(dtype):
@@ -205,8 +202,8 @@ def _tensors(value, path=()) -> Iterator[tuple[tuple, torch.Tensor | int]]:
     "Every tensor, and every counter of tokens, that an object holds."
     if isinstance(value, torch.Tensor) or (path and path[-1] == "cumulative_length"):
         yield path, value
-    elif isinstance(value, (dict, list, tuple)):
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+    elif isinstance(value, (Mapping, list, tuple)):
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
             yield from _tensors(item, (*path, key))
     elif not isinstance(value, (nn.Module, PreTrainedConfig, type)):
         yield from _tensors({k: v for k, v in getattr(value, "__dict__", {}).items() if not k.startswith("_")}, path)
@@ -253,7 +250,7 @@ def cached_tensors(
     if isinstance(output, (tuple, list)):
         returned = output[1:]
     else:
-        output = output if isinstance(output, dict) else getattr(output, "__dict__", {})
+        output = dict(output) if isinstance(output, Mapping) else getattr(output, "__dict__", {})
         returned = {key: value for key, value in (given | output).items() if key not in NOT_STATE}
     own = {name: {k: v for k, v in vars(m).items() if isinstance(v, torch.Tensor)} for name, m in model.named_modules()}
     every = [*_tensors(returned), *_tensors(own)]
@@ -358,6 +355,7 @@ def _among(values):
 def _storage(tensor):
     return tensor.untyped_storage()._cdata
 
+# %% ../nbs/07_state.ipynb #new-35962526
 def _scalars(regions):
     "How many different scalars lie in these regions."
     inside = {}
@@ -366,7 +364,7 @@ def _scalars(regions):
         inside.setdefault(storage, []).append(places.ravel())
     return sum(len(np.unique(np.concatenate(places))) for places in inside.values())
 
-# %% ../nbs/07_state.ipynb #new-35962526
+
 def _groups(behind):
     "Tensors with common origins: pairs of their paths and of all the regions behind them."
     groups = []
@@ -449,7 +447,7 @@ def _read(model):
             measure(tokens)
     return shapes, {path: {n: count.get(n, 0) for n in read} for path, count in counts.items()}, behind
 
-
+# %% ../nbs/07_state.ipynb #new-split-29
 def _positions(config):
     "The longest input that a model has positions for; None: it names none."
     names = ("max_position_embeddings", "n_positions", "max_seq_len")
@@ -541,8 +539,8 @@ def _configuration_values(model):
         return architectures()[model]["config"]
     if model in CONFIG_MAPPING:
         return {"model_type": model}
-    suffix = os.path.splitext(path)[1]
-    if isinstance(model, Path) or not HUB_NAME.fullmatch(model) or FILE_NAME.fullmatch(suffix) or os.path.exists(_home(model)):
+    a_file = isinstance(model, Path) or FILE_NAME.fullmatch(os.path.splitext(path)[1]) or os.path.exists(_home(model))
+    if a_file or not HUB_NAME.fullmatch(model):
         raise ValueError(f"no configuration '{path}': name a config.json, a folder that has one, or a model")
     return _hub_values(model)
 

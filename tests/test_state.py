@@ -1,5 +1,5 @@
 "The measured history state against closed formulas, what a state may be without, the audit, and its command."
-import copy, json, math
+import collections, copy, json, math, types
 from pathlib import Path
 
 import numpy as np
@@ -392,6 +392,17 @@ def test_a_number_is_no_method():
     assert int(history_state(module, 50)) == 8
     class Number: state_size = 3
     with pytest.raises(ValueError, match="it has no state_size"): history_state(Number(), 10)
+
+
+@pytest.mark.parametrize("wrap", [collections.UserDict, lambda d: types.SimpleNamespace(**d), lambda d: (d["logits"], d["memory"]), lambda d: [d["logits"], [d["memory"]]]])
+def test_a_module_that_returns_its_state(wrap):
+    class Returns(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = torch.nn.Embedding(10, 8)
+
+        def forward(self, tokens): return wrap(dict(logits=self.embed(tokens), memory=self.embed(tokens).cumsum(1)[:, -1]))
+    assert [int(history_state(Returns(), length)) for length in (1, 2, 50)] == [0, 8, 8]
 
 
 def test_a_module_with_a_configuration_of_its_own_kind():

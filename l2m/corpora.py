@@ -21,7 +21,7 @@ import sysconfig
 import warnings
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from importlib.metadata import PackageNotFoundError, distribution
@@ -691,7 +691,7 @@ def body(
     text: str,  # running text
 ) -> tuple[int, int]:  # character offsets: where the work begins, and where it ends
     "The work without the notices around it; the whole text where no marks of Project Gutenberg stand in it."
-    if not re.search("gutenberg", text, re.I):
+    if not any(name in text for name in ("Gutenberg", "GUTENBERG", "gutenberg")):
         return 0, len(text)
     end = _WORK_ENDS.search(text)
     high = end.start() if end else len(text)
@@ -795,7 +795,7 @@ def _name_copies(echoes: Echoes, corpus: Corpus) -> dict[str, str]:
         some = ", ".join(f"{copy!r} repeats {original!r}" for copy, original in islice(sorted(copies.items()), 3))
         warnings.warn(
             f"{len(copies)} documents of corpus {corpus.name!r} repeat others and are left out: {some}{', …' * (len(copies) > 3)}",
-            stacklevel=3,
+            stacklevel=5,
         )
     return copies
 
@@ -906,14 +906,38 @@ def place_windows(
                 if end - begin >= room / 2:
                     heapq.heappush(stretches, (begin - end, begin))
 
+# %% ../nbs/02_corpora.ipynb #prose-w0
+_COLUMNS = {"document": pl.String, "start": pl.Int64, "tokens": pl.List(pl.Int64), "chars": pl.List(pl.Int64)}
+_COLUMNS |= dict.fromkeys(("corpus", "corpus_fingerprint", "tokenizer"), pl.String)
+
+
+def _check_windows(table: pl.DataFrame) -> None:
+    "Refuse a table that does not hold windows."
+    remedy = "expected the table of `Windows.table`, whole: draw the windows again"
+    if not isinstance(table, pl.DataFrame) or not set(_COLUMNS) <= set(table.columns) or table.is_empty():
+        columns = ", ".join(table.columns) if isinstance(table, pl.DataFrame) else type(table).__name__
+        raise ValueError(f"no table of windows: {columns or 'empty'}, where {', '.join(_COLUMNS)} are needed; {remedy}")
+    for name, kind in _COLUMNS.items():
+        values = table[name]
+        if values.dtype != kind or values.null_count():
+            raise ValueError(f"column {name!r} of a table of windows holds {values.dtype} with {values.null_count()} nulls, not {kind}: {remedy}")
+        if kind.is_nested() and (values.list.len().n_unique() > 1 or values.list.len()[0] == 0 or values.explode().null_count()):
+            raise ValueError(f"column {name!r} of a table of windows holds rows of unequal or no length, or nulls: {remedy}")
+    if table["tokens"].list.len()[0] != table["chars"].list.len()[0] or min(table["tokens"].explode().min(), table["chars"].explode().min(), table["start"].min()) < 0:
+        raise ValueError(f"tokens, chars and starts of a table of windows do not belong together, or are negative: {remedy}")
+    for name in ("corpus", "corpus_fingerprint", "tokenizer"):
+        if table[name].n_unique() > 1:
+            raise ValueError(f"windows of several {name}s in one table, {', '.join(map(repr, table[name].unique().sort()[:2]))}: {remedy}")
+
 # %% ../nbs/02_corpora.ipynb #02-corpora-070
+@checked
 @dataclass(frozen=True, eq=False)
 class Windows:
     "Windows of tokens, in the order of the lottery: the first ones come from documents that all differ."
 
     tokens: torch.Tensor  # int64 [n, length]
-    documents: list[str]  # [n] id of each window's document
-    starts: list[int]  # [n] character offset of each window in its document's running text
+    documents: Sequence[str]  # [n] id of each window's document
+    starts: Sequence[int]  # [n] character offset of each window in its document's running text
     chars: torch.Tensor  # int32 [n, length]: characters that each token adds
     corpus: str  # name of the corpus
     corpus_fingerprint: str  # sha256 in hexadecimal
@@ -942,6 +966,7 @@ class Windows:
         table: pl.DataFrame,  # as made by `table`, or read back from Parquet
     ) -> "Windows":
         "Windows from their table."
+        _check_windows(table)
         tokens, chars = (torch.tensor(table[name].to_list()) for name in ("tokens", "chars"))
         origin = (table[name][0] for name in ("corpus", "corpus_fingerprint", "tokenizer"))
         return cls(tokens, table["document"].to_list(), table["start"].to_list(), chars.to(torch.int32), *origin)
@@ -957,12 +982,23 @@ def _refuse_twins(names: list[str], corpus: Corpus) -> None:
         )
 
 
+def _reaching(batch: list[Document], length: int, tokenizer, language: str | None) -> list[Document]:
+    "A batch without those documents that one call of the tokenizer shows to be too short."
+    bodies = [document.text[slice(*body(document.text))] for document in batch]
+    short = [i for i, text in enumerate(bodies) if len(text) <= 6 * length + 100]
+    starts = {i: next(_sentences_from(bodies[i], 0, language), None) for i in short}
+    texts = (bodies[i][start:] for i, start in starts.items() if start is not None)
+    counts = dict(zip((i for i in short if starts[i] is not None), map(len, _token_ids(texts, tokenizer))))
+    return [document for i, document in enumerate(batch) if i not in starts or counts.get(i, 0) >= length]
+
+
 def _draw(corpus: Corpus, tokenizer, length: int, n: int, seed: int, watch: Callable = iter) -> list[tuple]:
     "The lottery: at most `n` tuples (round, ticket, document id, place), in order."
     kept = []  # (-round, -ticket, id, place): the largest key on top
     documents = iter(tqdm(watch(corpus), total=corpus.size, desc="windows", unit="document", delay=2))
     while batch := list(islice(documents, BATCH)):
         _refuse_twins([document.id for document in batch] + list({name for _, _, name, _ in kept}), corpus)
+        batch = _reaching(batch, length, tokenizer, corpus.language) if len(kept) < n else batch
         queue = [(0, ticket(seed, document.id), document) for document in batch]
         places = {
             t: place_windows(d.text, length, tokenizer, corpus.language, np.random.default_rng(t)) for _, t, d in queue
@@ -977,12 +1013,14 @@ def _draw(corpus: Corpus, tokenizer, length: int, n: int, seed: int, watch: Call
 
 # %% ../nbs/02_corpora.ipynb #prose-d2
 def _warn_of_echoes(corpus: Corpus, echoes: Echoes, copies: dict[str, str], kept: list[tuple]) -> None:
+    "A warning where more than a few windows stand in another document too."
     found = ((name, echoes.elsewhere(place.text, {name, *copies})) for _, _, name, place in kept)
-    if echo := [(name, other) for name, other in found if other]:
+    echo = [(name, other) for name, other in found if other]
+    if len(echo) > max(1, len(kept) / 50):
         warnings.warn(
             f"{len(echo)} of {len(kept)} windows of corpus {corpus.name!r} stand in another document too, such as one of "
             f"{echo[0][0]!r} in {echo[0][1]!r}: they are not independent, so leave out what these documents share",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
@@ -1067,16 +1105,16 @@ def _without_ends(corpus: Corpus, kept: list[tuple]) -> list[str]:
     "Names of documents that have room for many more windows than they give, for want of sentence ends."
     given, room = Counter(name for _, _, name, _ in kept), {name: place.end - place.start for _, _, name, place in kept}
     sizes = ((document.id, np.subtract(*body(document.text)[::-1])) for document in corpus if document.id in given)
-    return [name for name, size in sizes if size / room[name] > 4 * given[name]]
+    return [name for name, size in sizes if size / (room[name] + 100) > 4 * given[name] + 1]
 
 
 def _too_few(corpus: Corpus, tokenizer, length: int, n: int, seed: int, kept: list[tuple]) -> ValueError:
     reach = len({name for _, _, name, _ in kept})
     start = f"{n} windows of {length} tokens are more than corpus {corpus.name!r} gives: "
-    if corpus.language and (endless := _without_ends(corpus, kept)):
+    if len(kept) < n and corpus.language and (endless := _without_ends(corpus, kept)):
         return ValueError(
             f"{start}hardly any sentence ends in {len(endless)} of its documents, such as {endless[0]!r}, and windows begin with "
-            f"sentences: if it is no prose, load it with language=None, and they begin with lines or words"
+            f"sentences: if it is no prose, choose language=None, and they begin with lines or words"
         )
     longest = longest_length(corpus, tokenizer, n, seed)
     remedies = [f"length <= {longest}"] * (longest > 0) + [f"n <= {len(kept)}"] * (reach > 1)

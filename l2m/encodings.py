@@ -170,4 +170,6 @@ def mended(
     text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")  # pairs are joined, halves replaced
     text = text.replace("\ufeff", "")
     found = "".join(sorted(set(CONTROLS.findall(text))))
+    if found == "\x85":  # alone, it is the line end of mainframes
+        return text.replace("\x85", "\n"), ""
     return text.translate(MEANT) if found else text, found

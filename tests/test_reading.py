@@ -3,6 +3,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import random
 import shutil
 import warnings
 from pathlib import Path
@@ -35,7 +36,13 @@ def names(source, **options):
     return [document.id for document in load_corpus(source, **options)]
 
 
-SPOKEN = "The ferry left at noon and nobody spoke. " * 20
+def spoken(seed, sentences=20):
+    "Made-up sentences, others for every seed."
+    rng = random.Random(f"seed {seed}")
+    return "".join(" ".join(rng.choices("the ferry left at noon and nobody spoke".split(), k=8)).capitalize() + ". " for _ in range(sentences))
+
+
+SPOKEN = spoken(0)
 
 
 # --- names
@@ -52,7 +59,7 @@ SPOKEN = "The ferry left at noon and nobody spoke. " * 20
     ([{"title": "half \ud83d"}, {"title": "b"}], ["half \ufffd", "b"]),
 ])
 def test_names_nobody_asked_for_never_stop_a_run(rows, expected, tmp_path):
-    path = jsonl(tmp_path / "t.jsonl", *(row | {"text": SPOKEN} for row in rows))
+    path = jsonl(tmp_path / "t.jsonl", *(row | {"text": spoken(i)} for i, row in enumerate(rows)))
     assert names(path) == expected and load_corpus(path).size == len(rows)
     drawn = token_windows(load_corpus(path), words(), 4, 8)
     drawn.table().write_parquet(tmp_path / "drawn.parquet")
@@ -303,8 +310,8 @@ def test_names_of_files_that_are_not_utf8(tmp_path):
     os.mkdir(root)
     pq.write_table(pa.table({"text": [SPOKEN]}), tmp_path / "t.parquet")
     shutil.copy(tmp_path / "t.parquet", root + b"/t\xe9.parquet")
-    for name in (b"na\xefve.txt", b"tr\xe8s.txt", "café.txt".encode()):
-        with open(root + b"/" + name, "w") as file: file.write(SPOKEN)
+    for seed, name in enumerate([b"na\xefve.txt", b"tr\xe8s.txt", "café.txt".encode()], 1):
+        with open(root + b"/" + name, "w") as file: file.write(spoken(seed))
     corpus = load_corpus(os.fsdecode(root))
     assert {d.id for d in corpus} == {"café", r"tr\xe8s", r"na\xefve", r"t\xe9:0"}
     drawn = token_windows(corpus, words(), 4, 8)
@@ -383,7 +390,7 @@ def test_split_parts_a_corpus():
 def test_parts_do_not_share_tokens_in_a_cache(tmp_path):
     from l2m.two_point import cached_tokens
 
-    corpus = Corpus.of([Document(str(i), SPOKEN * (i + 1)) for i in range(4)])
+    corpus = Corpus.of([Document(str(i), spoken(i, 10 + i)) for i in range(4)])
     part = dataclasses.replace(corpus, read=lambda: iter(list(corpus)[:2]), size=2)
     tokens = [[len(ids) for ids in cached_tokens(c, words(), tmp_path)] for c in (corpus, part, corpus, part)]
     assert tokens[0] == tokens[2] and tokens[1] == tokens[3] == tokens[0][:2]
@@ -434,7 +441,7 @@ def test_windows_of_anything_but_token_ids():
             Windows(tokens, documents, [0, 0], counts, *rest)
     with pytest.raises(ValueError, match="Windows: tokens is a numpy.ndarray"):
         Windows(ids.numpy(), ["a", "b"], [0, 0], chars, *rest)
-    with pytest.raises(ValueError, match="convert it with polars.from_pandas"):
+    with pytest.raises(ValueError, match="polars"):
         Windows.from_table(pd.DataFrame({"tokens": [[1]]}))
 
 
@@ -454,7 +461,7 @@ def bytes_tokenizer():
 
 
 def unigram_tokenizer():
-    letters = sorted(set("▁" + SPOKEN + LINE) - {" "})
+    letters = sorted(set("▁\n" + SPOKEN + LINE) - {" "})
     backend = Tokenizer(models.Unigram([(name, 0.0) for name in CONTROL] + [(c, -5.0) for c in letters], unk_id=CONTROL.index("<unk>")))
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     return backend
@@ -481,7 +488,7 @@ def test_control_tokens_in_a_text_are_text(make):
     backend.add_tokens([AddedToken("nobody", special=False), AddedToken("late newcomer", special=False)])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>", mask_token="[MASK]")
     special = {backend.token_to_id(name) for name in CONTROL} - ({backend.token_to_id("<unk>")} if make is words_tokenizer else set())
-    corpus = Corpus.of([Document(name, f"{LINE} " * 20) for name in "ab"], language=None)
+    corpus = Corpus.of([Document(str(seed), "".join(f"{LINE} {spoken(seed * 20 + i, 2)}\n" for i in range(20))) for seed in range(2)], language=None)
     assert special & set(tokenizer(LINE)["input_ids"])  # what would happen otherwise
     for _, ids in document_tokens(corpus, tokenizer):
         assert len(ids) and not special & set(ids.tolist())

@@ -149,7 +149,7 @@ def checked(function: Callable) -> Callable:
     if isclass(function):
         function.__init__ = _checked(function.__init__, function.__name__)
         return function
-    return _checked(function, function.__name__)
+    return _checked(function, function.__qualname__.split("<locals>.")[-1])
 
 
 def _checked(function: Callable, name: str) -> Callable:

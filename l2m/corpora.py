@@ -960,7 +960,7 @@ def _without(corpus: Corpus, names: dict[str, str]) -> Corpus:
     if not names:
         return corpus
     read = lambda: (document for document in corpus.read() if document.id not in names)
-    return Corpus(corpus.name, corpus.fingerprint, corpus.language, read, corpus.size and corpus.size - len(names))
+    return replace(corpus, read=read, size=corpus.size and corpus.size - len(names))
 
 
 @checked
@@ -1336,9 +1336,9 @@ def token_windows(
         )
     if n > MANY:
         _check_room(corpus, tokenizer, length, n)
-    corpus, kept = _draw_distinct(corpus, tokenizer, length, n, seed)
+    apart, kept = _draw_distinct(corpus, tokenizer, length, n, seed)
     if len(kept) < n or len({name for _, _, name, _ in kept}) < 2:
-        raise _too_few(corpus, tokenizer, length, n, seed, kept)
+        raise _too_few(apart, tokenizer, length, n, seed, kept)
     names, places = [name for _, _, name, _ in kept], [place for *_, place in kept]
     tokens, chars = (torch.from_numpy(np.stack([getattr(p, key) for p in places])) for key in ("tokens", "chars"))
     origin = corpus.name, corpus.fingerprint, _readable(tokenizer.name_or_path or type(tokenizer).__name__)

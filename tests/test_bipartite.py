@@ -523,7 +523,7 @@ def test_a_place_that_cannot_be_written_is_named_before_scoring(tmp_path, monkey
 
 def test_a_full_disk_names_the_shard_and_leaves_what_is_whole(tmp_path, monkeypatch):
     windows, options, sync = urn_windows(16, 8, 0), dict(lengths=[8], batch_size=4, store=tmp_path), os.fsync
-    room = iter(range(4))
+    room = iter(range(6))  # two looks at the place, the manifest, the windows and two shards
     def fsync(file): sync(file) if next(room, None) is not None else (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device"))
     with monkeypatch.context() as full:
         full.setattr("os.fsync", fsync)

@@ -120,10 +120,12 @@ def _digest(data: bytes, at: int) -> bytes:
 def seal(
     table: pl.DataFrame,
     about: dict[str, str],  # what the table is
+    row_group_size: int | None = None,  # rows that are read together; None: as Polars likes
 ) -> bytes:
     "A Parquet file that says what it is and carries a checksum of all its bytes."
     blank, file = (SEAL + b"0" * DIGITS).decode(), io.BytesIO()
-    table.write_parquet(file, metadata={"l2m": json.dumps({"seal": blank, **about})})
+    about = {"l2m": json.dumps({"seal": blank, **about})}
+    table.write_parquet(file, metadata=about, row_group_size=row_group_size)
     data = file.getvalue()
     at = data.rindex(SEAL) + len(SEAL)
     return data[:at] + _digest(data, at) + data[at + DIGITS :]

@@ -412,10 +412,11 @@ def _reading(own):
     "A scorer's `token_logprobs` that refuses other tokens."
 
     @wraps(own)
-    def token_logprobs(self, tokens, *start):
+    def token_logprobs(self, tokens, *start, **named):
         check_tokens(tokens, self)
-        return own(self, tokens, *start)
+        return own(self, tokens, *start, **named)
 
+    token_logprobs.reads_its_own = True
     return token_logprobs
 
 
@@ -429,7 +430,8 @@ class ExactScorer(ABC):
     def __init_subclass__(cls, **named):
         "No scorer reads what is not its own: `check_tokens` stands before every `token_logprobs`."
         super().__init_subclass__(**named)
-        if own := vars(cls).get("token_logprobs"):
+        own = cls.token_logprobs
+        if not (getattr(own, "__isabstractmethod__", False) or getattr(own, "reads_its_own", False)):
             cls.token_logprobs = _reading(own)
 
     @property
@@ -653,7 +655,7 @@ class SantaFe(DiscreteProcess):
         if not 0 < self.exponent < 1:
             raise ValueError(f"exponent {self.exponent} is not between 0 and 1: choose one such as 0.8")
         if not 2 <= self.facts <= MOST_SYMBOLS:
-            raise ValueError(f"facts = {self.facts}: choose a whole number from 2 to {MOST_SYMBOLS:,}, for a power law thousands")
+            raise ValueError(f"facts = {self.facts}: choose a whole number >= 2, at most {MOST_SYMBOLS:,}, for a power law thousands")
         if self.rendering not in ("fact", "query"):
             raise ValueError(f"rendering '{self.rendering}' is unknown: choose 'fact' or 'query'")
 

@@ -68,7 +68,7 @@ def _is_a(value: Any, kind: Any) -> bool:
     "Whether a value is of a plain type."
     if kind in (int, float):
         number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
-        return number and math.isfinite(value)
+        return number and abs(value) < (2**64 if isinstance(value, Integral) else math.inf)  # 64 bits hold every count
     if kind is Callable:
         return callable(value)
     if kind is Any or not isclass(kind):

@@ -224,6 +224,7 @@ class _Reading(_Lattice):
             state = self._read(state, site, out[:, site])
         return out
 
+    @checked
     def token_logprobs(
         self,
         tokens: Tensor,  # [batch, n] tokens

@@ -316,15 +316,15 @@ def build_model(
     size: str = "tiny",  # "tiny", "small", or layers x width: "12x768"
     *,
     length: Count,  # tokens a sequence, at most
-    vocabulary: int | None = None,  # of a token model
-    copies: int | None = None,  # values a token, of a vector model
+    vocabulary: Count | None = None,  # of a token model
+    copies: Count | None = None,  # values a token, of a vector model
     positions: bool = True,  # tell a vector model where it is
     state: int | None = None,  # numbers kept a channel, or the window; None: the family's default
     seed: Annotated[int, Between(0, 2**63)] = 0,  # of the first weights
     device: str | torch.device = "cpu",  # "meta": shapes without numbers
 ) -> nn.Module:  # a transformers causal LM, or a VectorModel
     "A model with fresh weights."
-    if (vocabulary is None) == (copies is None) or (vocabulary or copies) < 1:
+    if (vocabulary is None) == (copies is None):
         raise ValueError(f"vocabulary={vocabulary}, copies={copies}: give one of them, at least 1, tokens or vectors")
     device = known_device(device)
     config = model_config(name, size, length=length, state=state, vocabulary=vocabulary or 0)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .arguments import Between, Count, checked
+from .models import known_device
 from .processes import ExactScorer
 from .stores import fingerprint
 
@@ -44,6 +45,21 @@ def _token_ids(documents) -> list[Tensor]:
     return [ids.to(torch.int64) for ids in found]
 
 
+def _counted(documents, vocabulary: int) -> list[Tensor]:
+    "Documents that can be counted and numbered: at least one token, and all of them in the vocabulary."
+    documents = _token_ids(documents)
+    if not (size := sum(map(len, documents))):
+        raise ValueError(f"{len(documents)} documents without a token: give at least one token")
+    low = min(int(ids.min()) for ids in documents if len(ids))
+    top = max(int(ids.max()) for ids in documents if len(ids))
+    if low < 0 or top >= vocabulary or size * vocabulary >= 2**63:
+        raise ValueError(
+            f"token ids {low}…{top}, {size} tokens, vocabulary {vocabulary}: choose a vocabulary above the largest id, "
+            "and tokens times vocabulary below 2**63"
+        )
+    return documents
+
+
 @checked
 def count_levels(
     documents: Sequence | Tensor | np.ndarray,  # token ids of each document; n-grams never cross from one to the next
@@ -52,9 +68,7 @@ def count_levels(
     device: str | torch.device = "cpu",
 ) -> list[Level]:  # of length 1, 2, … order; fewer where no document is that long
     "Count the n-grams of documents."
-    documents = _token_ids(documents)
-    if not any(map(len, documents)):
-        raise ValueError(f"{len(documents)} documents: give at least one token")
+    documents, device = _counted(documents, vocabulary), known_device(device)
     tokens = torch.cat(documents).to(device)
     place = torch.cat([torch.arange(len(ids)) for ids in documents]).to(device)
     number, levels, histories = torch.zeros_like(tokens), [], 1
@@ -114,15 +128,8 @@ def count_ngrams(
     device: str | torch.device = "cpu",  # where counts are kept
 ) -> Ngrams:
     "Count documents; ValueError where there is nothing to count, or no way to number it."
-    if order < 1 or not any(map(len, _token_ids(documents))):
-        raise ValueError(f"order {order}, {len(documents)} documents: give an order >= 1 and at least one token")
-    size = sum(map(len, documents := _token_ids(documents)))
-    low, top = (f(int(f(ids.numpy())) for ids in documents if len(ids)) for f in (min, max))
-    if low < 0 or top >= vocabulary or size * vocabulary >= 2**63:
-        raise ValueError(
-            f"token ids {low}…{top}, {size} tokens, vocabulary {vocabulary}: choose a vocabulary above the largest id, "
-            "and tokens times vocabulary below 2**63"
-        )
+    if order < 1:
+        raise ValueError(f"order {order}: give an order >= 1")
     return Ngrams(count_levels(documents, order, vocabulary, device), vocabulary, order)
 
 # %% ../nbs/12_ngrams.ipynb #12-ngrams-021
@@ -151,7 +158,7 @@ class Adaptive(ExactScorer):
     strengths: tuple[float, ...]  # a_0, a_1, …: words of evidence that the shorter history is worth
 
     def __post_init__(self):
-        if not self.strengths or min(self.strengths) <= 0:
+        if not len(self.strengths) or min(self.strengths) <= 0:
             raise ValueError(
                 f"strengths {self.strengths}: give at least one positive number, for histories of 0, 1, … tokens"
             )

@@ -72,6 +72,10 @@ class GaussianProcess:
 
 def _normals(shape: tuple, generator, device, dtype) -> Tensor:
     "Standard normals where the generator lives, unless told otherwise."
+    try:
+        device = None if device is None else torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device {device!r} is unknown: choose 'cpu' or 'cuda'") from None
     device = device if device is not None else generator.device if generator is not None else None
     return torch.randn(shape, generator=generator, device=device, dtype=dtype)
 
@@ -460,10 +464,9 @@ class ExactScorer(ABC):
         ]
 
 
+@checked
 def check_tokens(tokens: Tensor, scorer: ExactScorer):
     "Refuse what is no batch of the scorer's token ids."
-    if not isinstance(tokens, Tensor):
-        raise ValueError(f"tokens are a {type(tokens).__name__}, expected a tensor of token ids [batch, n]")
     if tokens.ndim != 2 or 0 in tokens.shape or tokens.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"tokens of shape {tuple(tokens.shape)}, {tokens.dtype}: expected token ids [batch, n]")
     low, top = int(tokens.min()), int(tokens.max())
@@ -602,6 +605,8 @@ def recalled_logprobs(
     recall: Tensor,  # [at least mentions - 1] r(d) for d = 1, 2, …
 ) -> Tensor:  # [batch, n] nats
     "Conditionals of a reader of Santa Fe with this recall."
+    if recall.ndim != 1 or not len(recall):
+        raise ValueError(f"recall of shape {tuple(recall.shape)}: expected a probability for each distance, along one axis")
     facts, coins = read_mentions(tokens, process)
     latest = mentions(facts)[2][:, : coins.shape[1]]
     distance = torch.arange(latest.shape[1], device=tokens.device) - latest

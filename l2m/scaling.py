@@ -199,8 +199,9 @@ def rank_laws(
 ) -> pl.DataFrame:  # one row a law, best first; aicc, delta and weight are null where there are too few lengths
     "Rank the laws by AICc of generalised least squares on plain axes."
     lengths, mi = as_array(lengths, "lengths", 1, above=0), as_array(mi, "mi", 1)
-    if not (n := len(lengths)) == len(mi) == np.shape(replicates)[-1]:
-        raise ValueError(f"{n} lengths, {len(mi)} mi, replicates of shape {np.shape(replicates)}: expected as many of each")
+    replicates = as_array(replicates, "replicates", 2)
+    if not (n := len(lengths)) == len(mi) == replicates.shape[1]:
+        raise ValueError(f"{n} lengths, {len(mi)} mi, replicates of shape {replicates.shape}: expected as many of each")
     covariance, factor, shrinkage = error_covariance(replicates, groups)
     scale = np.sqrt(np.diag(covariance))
     values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))

@@ -10,7 +10,7 @@ __all__ = ['LOOK', 'COLUMNS', 'gaussian_kl', 'Task', 'GaussianTask', 'token_nll'
 # %% ../nbs/10_training.ipynb #10-training-003
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from tqdm.auto import tqdm
 from .arguments import Between, Count, as_array, checked
 from .models import known_device
 from .processes import GaussianProcess
-from .stores import Store, fingerprint, write_atomically
+from .stores import Store, fingerprint, writable, write_atomically
 
 # %% ../nbs/10_training.ipynb #10-training-006
 @checked
@@ -256,6 +256,7 @@ class Plan:
 @checked
 def generator_of(device: str | torch.device, *place: int | str) -> torch.Generator:
     "The generator of a place: the same one each time."
+    device = known_device(device) if isinstance(device, str) else device
     return torch.Generator(device).manual_seed(int(fingerprint(json.dumps(place)), 16) >> 1)
 
 # %% ../nbs/10_training.ipynb #10-training-018
@@ -423,7 +424,9 @@ def _together(losses: Tensor, world: PartialState) -> Tensor:
 def _checkpoint(folder: str | Path | None, model: nn.Module, task: Task, plan: Plan) -> Checkpoint | None:
     if folder is None:
         return None
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    if folder == "":
+        raise ValueError("the folder of a run has no name: give it one, or None to write nothing")
+    writable(folder)
     shape = {"model": type(model).__name__, "config": fingerprint(model.config.to_json_string())}
     return Checkpoint(Path(folder) / "checkpoint.safetensors", asdict(plan) | task.describe() | shape)
 
@@ -471,7 +474,7 @@ def evaluate(
 def smooth(
     table: pl.DataFrame,  # of an Evaluation
     score: str,  # "kl" or "nll"
-    average_stderr: float,  # of the score's average over all positions
+    average_stderr: Annotated[float, Between(0)],  # of the score's average over all positions
     per_octave: Count = 4,  # bins for each doubling of the position
 ) -> pl.DataFrame:  # position (geometric mean), the score, its standard error
     "Means over bins of positions, all pairs of positions taken for equally correlated."
@@ -530,7 +533,7 @@ class Collapse:
 def collapse(
     x,  # [points] positive: I_BP / dim(z)
     y,  # [points] positive: KL
-    groups=None,  # [points] points left out together; None: each by itself
+    groups: Sequence | None = None,  # [points] points left out together; None: each by itself
     degree: Annotated[int, Between(0)] = 2,  # of the polynomial
 ) -> Collapse:
     "How much of the variance of log y one curve in log x explains."

@@ -30,29 +30,28 @@ from .arguments import Between, Count, as_array, checked
 from .corpora import Corpus, document_tokens
 from .information import entropy, grassberger_g
 from .scaling import check_level, check_noise, draws_of, numbers_of, small_sample_stretch
-from .stores import Damaged, Store, fingerprint, seal, unseal, versions, write_atomically
+from .stores import Damaged, Store, fingerprint, seal, unseal, versions, writable, write_atomically
 
 # %% ../nbs/05_two_point.ipynb #05-two-point-015
 def _ids(tokens) -> np.ndarray:
-    "Whatever is taken for the token ids of one document as an array."
+    "Token ids of one document as a checked 1-d array."
     try:
-        return np.asarray(tokens)
+        ids = np.asarray(tokens)
     except ValueError:  # lists of lists of different lengths
-        return np.asarray(None)
+        ids = np.asarray(None)
+    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+        raise ValueError(
+            f"token ids of type {ids.dtype} and shape {ids.shape}: pass a 1-d array of integers, or a list of such arrays, one a document"
+        )
+    if ids.size and ids.min() < 0:
+        raise ValueError(f"token id {ids.min()} is negative: pass ids >= 0")
+    return ids
 
 
 def _documents(tokens) -> list[np.ndarray]:
     "Token ids as a list of checked 1-d arrays, one a document."
     several = isinstance(tokens, (list, tuple)) and not np.isscalar(next(iter(tokens), 0))
-    documents = [_ids(ids) for ids in (tokens if several else [tokens])]
-    for ids in documents:
-        if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
-            raise ValueError(
-                f"token ids of type {ids.dtype} and shape {ids.shape}: pass a 1-d array of integers, or a list of such arrays, one a document"
-            )
-        if ids.size and ids.min() < 0:
-            raise ValueError(f"token id {ids.min()} is negative: pass ids >= 0")
-    return documents
+    return [_ids(ids) for ids in (tokens if several else [tokens])]
 
 
 def _check_distances(distances: Sequence[int]) -> list[int]:
@@ -119,8 +118,8 @@ def count_keys(
     keys: np.ndarray,  # [pairs] from `pack`; sorted in place
 ) -> tuple[np.ndarray, np.ndarray]:  # (distinct keys ascending, how often each occurs)
     "Count equal numbers by sorting."
-    if keys.ndim != 1 or not len(keys):
-        raise ValueError(f"keys of shape {keys.shape}: expected a column of at least one")
+    if keys.ndim != 1 or not len(keys) or keys.dtype.kind not in "iu":
+        raise ValueError(f"keys of type {keys.dtype} and shape {keys.shape}: expected a column of whole numbers, at least one")
     keys.sort()
     last = np.append(np.flatnonzero(keys[1:] != keys[:-1]), len(keys) - 1)
     return keys[last], np.diff(last, prepend=-1)
@@ -153,6 +152,13 @@ def _as_pairs(keys: np.ndarray, counts: np.ndarray, vocabulary: int) -> pl.DataF
 BYTES_PER_PAIR = 190  # resident memory that counting or merging takes a pair, at the most
 
 
+def _named(folder: str | Path) -> str | Path:
+    "The same folder; an empty name would be the working directory."
+    if folder == "":
+        raise ValueError("the folder has no name: give it one, such as 'cache'")
+    return folder
+
+
 @checked
 class PairRuns:
     "Counts on disk: sorted runs of keys under a name, each whole or not there, merged a range at a time."
@@ -165,7 +171,7 @@ class PairRuns:
         origin: str = "",  # what the counts depend on: runs of another origin are not used
     ):
         self.folder, self.rows, self.groups = Path(folder), max(memory // BYTES_PER_PAIR, 2**12), groups
-        self.folder.mkdir(parents=True, exist_ok=True)
+        writable(_named(folder))
         self.origin, self.runs = origin, defaultdict(list)
 
     @checked
@@ -195,6 +201,7 @@ class PairRuns:
             return False
         return True
 
+    @checked
     def parts(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # (keys, counts): disjoint, ascending
         "The merged counts, never more than the memory holds at once."
         if name not in self.runs:
@@ -241,7 +248,7 @@ def spilled_pair_counts(
     distances, runs = _check_distances(distances), PairRuns(folder, memory)
     if any(runs.folder.iterdir()):
         raise ValueError(f"folder '{folder}' is not empty: choose a new one for the runs")
-    for number, batch in enumerate(_batches(((ids, 0) for ids in documents), 0, memory // BYTES_PER_PAIR)):
+    for number, batch in enumerate(_batches(((_ids(ids), 0) for ids in documents), 0, memory // BYTES_PER_PAIR)):
         for distance in distances:
             keys = _packed(batch, distance, reach or distance, vocabulary, 1)
             if len(keys):
@@ -284,6 +291,7 @@ def _packed(
     return pack(first, second, vocabulary, group, groups)
 
 # %% ../nbs/05_two_point.ipynb #05-two-point-024
+@checked
 @dataclass(frozen=True)
 class CountSums:
     "What Grassberger's entropy needs of counts, for the whole and without each group; parts with different symbols add up."
@@ -326,8 +334,9 @@ def count_sums(
     groups: Count,
 ) -> CountSums:
     "Sum up counts by symbol and group."
-    if not keys.ndim == counts.ndim == 1 or len(keys) != len(counts) or not len(keys) or keys.dtype.kind not in "iu":
-        raise ValueError(f"keys of shape {keys.shape} and counts of shape {counts.shape}: expected one count for each whole key")
+    whole = all(column.ndim == 1 and column.dtype.kind in "iu" for column in (keys, counts))
+    if not whole or len(keys) != len(counts) or not len(keys):
+        raise ValueError(f"keys of shape {keys.shape} and counts of shape {counts.shape}: expected one whole count for each whole key")
     symbol, group = keys // keys.dtype.type(groups), (keys % keys.dtype.type(groups)).astype(np.int64)
     starts = np.flatnonzero(np.append(True, symbol[1:] != symbol[:-1]))
     n = np.add.reduceat(counts, starts)
@@ -395,7 +404,7 @@ def cached_tokens(
         return (ids for _, ids in document_tokens(corpus, tokenizer))
     origin = dict(kind="tokens", corpus=corpus.fingerprint, tokenizer=tokenizer_fingerprint(tokenizer))
     origin |= versions("tokenizers", "transformers")
-    return _through(Store(Path(cache) / f"tokens-{fingerprint(*origin.values())}", origin), corpus, tokenizer)
+    return _through(Store(Path(_named(cache)) / f"tokens-{fingerprint(*origin.values())}", origin), corpus, tokenizer)
 
 # %% ../nbs/05_two_point.ipynb #new-kept
 def _kept(store: Store) -> tuple[list[str], int, bool]:  # shards in order, the documents in them, whether these are all
@@ -541,7 +550,7 @@ def two_point_mi(
         **versions("tokenizers", "transformers", "numpy", "scipy"),
     )
     with tempfile.TemporaryDirectory() as scratch:
-        store = Store(Path(scratch if cache is None else cache) / f"pairs-{fingerprint(*map(str, origin.values()))}", origin)
+        store = Store(Path(scratch if cache is None else _named(cache)) / f"pairs-{fingerprint(*map(str, origin.values()))}", origin)
         runs = store.folder / f"runs-{memory // BYTES_PER_PAIR}"
         missing = lambda: [(d, kind) for d in distances for kind in ("pairs", "floor") if _key(d, kind) not in store]
         if wanted := missing():

@@ -135,7 +135,7 @@ def test_every_model_of_every_profile_builds(profile):
     (dict(length=0), "length is 0, expected a whole number, at least 1"),
     (dict(copies=None), "vocabulary=None, copies=None: give one of them"),
     (dict(vocabulary=5), "vocabulary=5, copies=2: give one of them"),
-    (dict(copies=0), "copies=0: give one of them"),
+    (dict(copies=0), "copies is 0, expected a whole number, at least 1 or None"),
     (dict(device="tpu9"), "device 'tpu9' is not on this machine"),
     (dict(size="128x65536"), "gpt2 128x65536 needs .* GiB to train and 'cpu' has .*: choose a smaller size"),
 ])

@@ -103,7 +103,8 @@ def _expected(annotation: Any) -> str:
         return "a list" + (f" of {_many(inner[0])}" if inner and inner[0] is not Any else "")
     if kind is Callable or annotation is Callable:
         return "a function"
-    return WORDS.get(annotation) or f"a {_name(kind or annotation)}"
+    name = WORDS.get(annotation) or _name(kind or annotation)
+    return name if annotation in WORDS else f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
 
 def _many(element: Any) -> str:
@@ -132,7 +133,8 @@ def _remedy(value: Any, annotation: Any) -> str:
     choices = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     for choice in choices:
         choice = get_args(choice)[0] if get_origin(choice) is Annotated else choice
-        if get_origin(choice) in (Sequence, list) and fits(value, get_args(choice)[0]):
+        several = get_origin(choice) in (Sequence, list) or get_args(choice)[1:] == (...,)
+        if several and get_args(choice) and fits(value, get_args(choice)[0]):
             return f": write [{value!r}]"
         if isclass(choice) and choice.__module__.startswith("polars") and type(value).__module__.startswith("pandas"):
             return ": convert it with polars.from_pandas"

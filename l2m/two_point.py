@@ -645,10 +645,10 @@ def _line(distances: np.ndarray, excess: np.ndarray) -> tuple[np.ndarray, np.nda
 @checked
 def fit_floor(
     distances: np.ndarray | Sequence[float],  # [distances] tokens, at least two different ones
-    mi: np.ndarray,  # [draws, distances] nats, positive
+    mi,  # [draws, distances] nats, positive
 ) -> np.ndarray:  # [draws] nats
     "The floor C of A d^-alpha + C by least squares in log space: the minimum nearest to the smallest estimate (App. B.5 of Chen et al. 2025)."
-    distances, mi = as_array(distances, "distances", 1, above=0), as_array(mi, "mi", 2)
+    distances, mi = as_array(distances, "distances", 1, above=0), as_array(mi, "mi", 2, above=0)
     if mi.shape[1] != len(distances) or len(set(distances)) < 2:
         raise ValueError(
             f"distances {distances.tolist()} and mi of shape {mi.shape}: expected a column for each of at least two different ones"

@@ -307,7 +307,7 @@ def bos_costs(
     n_tokens: int = 4,  # how many first tokens of each sentence count
 ) -> dict[str, float]:  # candidate to nats per token, cheapest first
     "Cross entropy of the first tokens of sentences after each candidate for BOS."
-    rows = [scorer.tokenizer(s, add_special_tokens=False)["input_ids"][:n_tokens] for s in sentences]
+    rows = [scorer.tokenizer(s, add_special_tokens=False, split_special_tokens=True)["input_ids"][:n_tokens] for s in sentences]
     if not (rows := [row for row in rows if len(row) == n_tokens]):
         raise ValueError(f"no sentence has {n_tokens} tokens: give longer sentences")
     ids = torch.tensor(rows)

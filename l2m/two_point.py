@@ -206,7 +206,7 @@ class PairRuns:
         "The merged counts, never more than the memory holds at once."
         if name not in self.runs:
             raise ValueError(f"no run of {name!r} was added: choose one of {sorted(self.runs)}")
-        edges, runs = self._edges(name), pl.scan_parquet(self.runs[name])
+        edges, runs = self._edges(name), pl.scan_parquet(self.runs[name], glob=False)
         for low, high in zip(edges, edges[1:]):
             part = (
                 runs.filter(pl.col("key") >= low, pl.col("key") <= high - 1)
@@ -225,7 +225,7 @@ class PairRuns:
         sample = np.sort(
             np.concatenate(
                 [
-                    pl.scan_parquet(run).select(pl.col("key").gather_every(step)).collect()["key"].to_numpy()
+                    pl.scan_parquet(run, glob=False).select(pl.col("key").gather_every(step)).collect()["key"].to_numpy()
                     for run in runs
                 ]
             )

@@ -9,12 +9,27 @@ __all__ = ['METHODS', 'mutual_information', 'grassberger_g', 'counts_of_counts',
 import numpy as np
 from scipy.special import digamma, gammaln, polygamma, xlogy
 
+from .arguments import checked
+
 # %% ../nbs/01_information.ipynb #01-information-008
+def _numbers(values, name: str) -> np.ndarray:
+    "Values as an array of numbers, whatever their shape."
+    try:
+        found = np.asarray(values)
+    except (ValueError, TypeError, RuntimeError):  # lists of different lengths, or a tensor that has a gradient
+        found = np.asarray(None)
+    if found.size and found.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{name} of type {found.dtype} are not numbers of at most 64 bits: pass an array or nested lists of numbers"
+        )
+    return found if found.size else np.zeros(found.shape)
+
+
 def mutual_information(
     joint,  # [X, Y] joint table of probabilities or counts; normalised here
 ) -> float:  # I(X;Y) in nats
     "Mutual information of a joint table, exactly as it stands (plug-in: no correction for small samples)."
-    p = np.asarray(joint, dtype=float)
+    p = _numbers(joint, "a joint table").astype(float)
     if p.ndim != 2 or p.size == 0:
         raise ValueError(
             f"a joint table of shape {p.shape} has no two variables: pass a non-empty 2-d array, rows X and columns Y"
@@ -34,9 +49,10 @@ def grassberger_g(
     n,  # counts, integers >= 1, any shape
 ) -> np.ndarray:  # G(n), the same shape, float64
     "G(n) of Grassberger (2008): psi(n) + (-1)^n/2 [psi((n+1)/2) - psi(n/2)], by one digamma at a half-integer."
-    n = np.asarray(n)
-    if not ((n >= 1) & (n == np.floor(n))).all():
-        raise ValueError(f"G is defined on the integers from 1 on: got {n[~((n >= 1) & (n == np.floor(n)))].flat[0]}")
+    n = _numbers(n, "counts")
+    whole = (n >= 1) & (n == np.floor(n)) & (n < np.inf)
+    if not whole.all():
+        raise ValueError(f"G is defined on the integers from 1 on: got {n[~whole].flat[0]}")
     return digamma(n // 2 + 0.5) + np.log(2)
 
 # %% ../nbs/01_information.ipynb #01-information-031
@@ -65,13 +81,9 @@ def counts_of_counts(
 
 def _checked(counts, name):
     "Counts as an array of finite non-negative numbers, or a ValueError that names the first bad one."
-    n = np.asarray(counts)
+    n = _numbers(counts, name)
     if n.size == 0:
         raise ValueError(f"no {name}: pass at least one")
-    if n.dtype.kind not in "biuf":
-        raise ValueError(
-            f"{name} of type {n.dtype} are not numbers of at most 64 bits: pass integers, or floats for probabilities"
-        )
     bad = n < 0 if n.dtype.kind != "f" else ~((n >= 0) & np.isfinite(n))
     if bad.any():
         raise ValueError(
@@ -145,12 +157,13 @@ METHODS = {
 }
 
 
+@checked
 def entropy(
     counts,  # how often each symbol was seen, any shape; probabilities too, with method="plugin"
-    method="grassberger",  # "grassberger", "miller-madow", "plugin", "chao-shen" or "nsb"
+    method: str = "grassberger",  # "grassberger", "miller-madow", "plugin", "chao-shen" or "nsb"
     *,
     multiplicity=None,  # for counts of counts: how many symbols have each of `counts`
-    alphabet=None,  # symbols that are possible, seen or not; "nsb" needs it, the others take no notice
+    alphabet: float | None = None,  # symbols that are possible, seen or not; "nsb" needs it, the others take no notice
 ) -> float:  # nats
     "Entropy of the distribution that the counts were drawn from."
     if method not in METHODS:

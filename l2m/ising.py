@@ -7,17 +7,20 @@ __all__ = ['CRITICAL', 'LARGEST_TABLE', 'SPIN', 'coin_entropy', 'IsingLattice', 
 
 # %% ../nbs/13_ising.ipynb #13-ising-002
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from .processes import ExactScorer, check_block, check_tokens
+from .arguments import Count, as_array, checked
+from .processes import ExactScorer, check_block
+from .scoring import Continuation
 
 # %% ../nbs/13_ising.ipynb #13-ising-007
 CRITICAL = 2 / math.log(1 + math.sqrt(2))  # temperature of the infinite lattice's transition, in units of the bond
@@ -73,10 +76,13 @@ class _Spins:
             )
 
 # %% ../nbs/13_ising.ipynb #13-ising-009
+@checked
 def coin_entropy(
     odds: Tensor,  # log-odds, any shape
 ) -> Tensor:  # nats
     "Entropy of a coin."
+    if odds.isnan().any() or not odds.is_floating_point():
+        raise ValueError(f"odds of type {odds.dtype} with {int(odds.isnan().sum())} NaN: expected finite log-odds")
     return F.softplus(odds) - odds * odds.sigmoid()
 
 
@@ -93,6 +99,7 @@ class _Entropies(_Spins):
         down, up = cube.logsumexp(hidden, keepdim=True).expand_as(cube).reshape(2, -1)
         return up - down
 
+    @checked
     def window_entropies(
         self,
         window: int,  # spins in view
@@ -115,6 +122,7 @@ class _Entropies(_Spins):
             found[:, site] = torch.stack([p @ coin_entropy(odds), (lean * above).sum(), (lean * left).sum()])
         return found
 
+    @checked
     def correlations(
         self,
         site: int,  # counted from 0
@@ -135,15 +143,14 @@ class _Entropies(_Spins):
 class _Lattice(_Entropies):
     width: int  # w, spins a row; the work grows as 2^w
     height: int  # h, rows
-    temperature: float = CRITICAL  # T, in units of the bond
+    temperature: float | Literal[math.inf] = CRITICAL  # T, in units of the bond
 
     def __post_init__(self):
-        sizes = self.width, self.height
-        if not all(isinstance(v, int) and v >= 1 for v in sizes) or self.length < 2:
-            raise ValueError(f"{sizes[0]!r} x {sizes[1]!r} spins: choose whole numbers, at least two spins in all")
+        if min(self.width, self.height) < 1 or self.length < 2:
+            raise ValueError(f"{self.width} x {self.height} spins: choose whole numbers, at least two spins in all")
         if not self.temperature > 0:
             raise ValueError(f"temperature {self.temperature}: choose a positive one; the critical is {CRITICAL:.4f}")
-        if (needed := 8 * self.length * 2**self.width) > LARGEST_TABLE:
+        if (needed := 8 * self.length * 2 ** min(self.width, 99)) > LARGEST_TABLE:  # more columns change no verdict
             raise ValueError(
                 f"{self.width} x {self.height} spins need a table of {needed / 2**30:.1f} GiB, more than "
                 f"{LARGEST_TABLE / 2**30:g}: choose a smaller width; height costs little"
@@ -159,6 +166,7 @@ class _Lattice(_Entropies):
         "Entropy of every spin given all before it."
         return self._measured[0]
 
+    @checked
     def block_entropy(
         self,
         length: int,  # spins, may be 0
@@ -167,6 +175,7 @@ class _Lattice(_Entropies):
         self._check_inside(0, length)
         return self.entropies[:length].sum().item()
 
+    @checked
     def bipartite_mi(
         self,
         split: int | None = None,  # spins in X; None: half
@@ -175,6 +184,7 @@ class _Lattice(_Entropies):
         split = self._split(split)
         return self.block_entropy(split) + self.block_entropy(self.length - split) - self.block_entropy(self.length)
 
+    @checked
     def cut_energy(
         self,
         split: int | None = None,  # spins before the cut; None: half
@@ -197,10 +207,11 @@ class _Reading(_Lattice):
         bit = 1 << site % self.width
         return (state & ~bit) | tokens * bit
 
+    @checked
     def sample(
         self,
-        n: int,  # lattices
-        length: int,  # spins of each, in reading order
+        n: Count,  # lattices
+        length: Count,  # spins of each, in reading order
         generator: torch.Generator,  # its device is the samples' device
     ) -> Tensor:  # [n, length] tokens: 1 is up
         "Draw independent lattices, spin by spin."
@@ -213,6 +224,7 @@ class _Reading(_Lattice):
             state = self._read(state, site, out[:, site])
         return out
 
+    @checked
     def token_logprobs(
         self,
         tokens: Tensor,  # [batch, n] tokens
@@ -235,6 +247,7 @@ class _Reading(_Lattice):
         return out
 
 # %% ../nbs/13_ising.ipynb #13-ising-013
+@checked
 class IsingLattice(_Reading, ExactScorer):
     "The two-dimensional Ising model with open edges, read row by row: halves of squares share at most ~ L^(1/2)."
 
@@ -242,6 +255,7 @@ class IsingLattice(_Reading, ExactScorer):
     name = property(lambda self: f"Ising {self.width} x {self.height}, T = {self.temperature:g}")
     context_limit = property(lambda self: self.length)
 
+    @checked
     def limits(
         self,
         split: int | None = None,  # spins in X; None: half
@@ -249,7 +263,8 @@ class IsingLattice(_Reading, ExactScorer):
         "What the estimators tend to with the exact scorer."
         return {"direct": self.bipartite_mi(split), "vclub": self.cut_energy(split)}
 
-    def logprobs(self, contexts, continuations=()):
+    @checked
+    def logprobs(self, contexts: Tensor, continuations: Sequence[Continuation] = ()):
         "The protocol of `l2m.scoring.Scorer` for whole lattices: what is read alone is taken for a lattice's end."
         alone = [c.tokens for c in continuations if c.split == 0]
         if alone and contexts.shape[1] != self.length:
@@ -257,16 +272,17 @@ class IsingLattice(_Reading, ExactScorer):
                 f"{contexts.shape[1]} tokens are not all of '{self.name}': measure it at length {self.length} alone"
             )
         joint, after = super().logprobs(contexts, [c for c in continuations if c.split])
-        for tokens in alone:
-            check_tokens(tokens, self)
         ends = (self.token_logprobs(tokens, self.length - tokens.shape[1]) for tokens in alone)
         after = iter(after)
         return joint, [next(after) if c.split else next(ends) for c in continuations]
 
 # %% ../nbs/13_ising.ipynb #13-ising-017
 def spin_information(
-    correlation: Tensor,  # <s s'>, any shape
+    correlation,  # <s s'>, any shape
 ) -> Tensor:  # nats
     "Mutual information of two spins, each as often up as down."
-    r = torch.as_tensor(correlation, dtype=torch.float64).clamp(-1, 1)
+    r = torch.from_numpy(as_array(correlation, "correlation"))
+    if (r.abs() > 1 + 1e-6).any():
+        raise ValueError(f"correlation {r[r.abs() > 1 + 1e-6][0]} lies outside -1 to 1: pass means of products of spins")
+    r = r.clamp(-1, 1)
     return (torch.xlogy(1 + r, 1 + r) + torch.xlogy(1 - r, 1 - r)) / 2

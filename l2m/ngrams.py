@@ -9,12 +9,14 @@ __all__ = ['STRENGTHS', 'Level', 'count_levels', 'Ngrams', 'count_ngrams', 'earl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .arguments import Between, Count, checked
+from .models import known_device
 from .processes import ExactScorer
 from .stores import fingerprint
 
@@ -28,14 +30,46 @@ class Level(NamedTuple):
     kinds: Tensor  # int64 [histories] T(h): by how many different tokens
 
 
+def _token_ids(documents) -> list[Tensor]:
+    "Every document as whole numbers along one axis."
+    found = []
+    for number, ids in enumerate(documents):
+        try:
+            found.append(torch.as_tensor(ids))
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"document {number} is {type(ids).__name__}, expected a list of token ids") from None
+        if found[-1].ndim != 1 or found[-1].dtype in (torch.bool, torch.complex64, torch.complex128):
+            raise ValueError(f"document {number} has shape {tuple(found[-1].shape)}, expected token ids along one axis")
+        if len(found[-1]) and found[-1].is_floating_point():
+            raise ValueError(f"document {number} holds {found[-1].dtype}, expected whole token ids")
+    return [ids.to(torch.int64) for ids in found]
+
+
+def _counted(documents, vocabulary: int) -> list[Tensor]:
+    "Documents that can be counted and numbered: at least one token, and all of them in the vocabulary."
+    documents = _token_ids(documents)
+    if not (size := sum(map(len, documents))):
+        raise ValueError(f"{len(documents)} documents without a token: give at least one token")
+    low = min(int(ids.min()) for ids in documents if len(ids))
+    top = max(int(ids.max()) for ids in documents if len(ids))
+    if low < 0 or top >= vocabulary or size * vocabulary >= 2**63:
+        raise ValueError(
+            f"token ids {low}…{top}, {size} tokens, vocabulary {vocabulary}: choose a vocabulary above the largest id, "
+            "and tokens times vocabulary below 2**63"
+        )
+    return documents
+
+
+@checked
 def count_levels(
-    documents: Sequence,  # token ids of each document; n-grams never cross from one to the next
-    order: int,  # n of the longest n-grams
-    vocabulary: int,  # token ids are below it
+    documents: Sequence | Tensor | np.ndarray,  # token ids of each document; n-grams never cross from one to the next
+    order: Count,  # n of the longest n-grams
+    vocabulary: Count,  # token ids are below it
     device: str | torch.device = "cpu",
 ) -> list[Level]:  # of length 1, 2, … order; fewer where no document is that long
     "Count the n-grams of documents."
-    tokens = torch.cat([torch.as_tensor(ids, dtype=torch.int64) for ids in documents]).to(device)
+    documents, device = _counted(documents, vocabulary), known_device(device)
+    tokens = torch.cat(documents).to(device)
     place = torch.cat([torch.arange(len(ids)) for ids in documents]).to(device)
     number, levels, histories = torch.zeros_like(tokens), [], 1
     for n in range(1, order + 1):
@@ -57,13 +91,14 @@ def _before(values: Tensor, fill: int) -> Tensor:
     return torch.cat([torch.full_like(values[:, :1], fill), values[:, :-1]], 1)
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Ngrams(ExactScorer):
     "Interpolated n-grams as a `Scorer`: its history state is the last order - 1 tokens."
 
     levels: list[Level] = field(repr=False)  # of `count_levels`
-    vocabulary: int
-    order: int  # n of the longest n-grams
+    vocabulary: Count
+    order: Count  # n of the longest n-grams
 
     name = property(lambda self: f"{self.order}-grams")
 
@@ -85,29 +120,26 @@ class Ngrams(ExactScorer):
         return q.log().to(home)
 
 
+@checked
 def count_ngrams(
-    documents: Sequence,  # token ids of each document to learn from
+    documents: Sequence | Tensor | np.ndarray,  # token ids of each document to learn from
     order: int,  # n of the longest n-grams
-    vocabulary: int,  # token ids are below it
+    vocabulary: Count,  # token ids are below it
     device: str | torch.device = "cpu",  # where counts are kept
 ) -> Ngrams:
     "Count documents; ValueError where there is nothing to count, or no way to number it."
-    if order < 1 or not any(len(ids) for ids in documents):
-        raise ValueError(f"order {order}, {len(documents)} documents: give an order >= 1 and at least one token")
-    size = sum(map(len, documents))
-    low, top = (f(int(f(np.asarray(ids))) for ids in documents if len(ids)) for f in (min, max))
-    if low < 0 or top >= vocabulary or size * vocabulary >= 2**63:
-        raise ValueError(
-            f"token ids {low}…{top}, {size} tokens, vocabulary {vocabulary}: choose a vocabulary above the largest id, "
-            "and tokens times vocabulary below 2**63"
-        )
+    if order < 1:
+        raise ValueError(f"order {order}: give an order >= 1")
     return Ngrams(count_levels(documents, order, vocabulary, device), vocabulary, order)
 
 # %% ../nbs/12_ngrams.ipynb #12-ngrams-021
+@checked
 def earlier(
     grams: Tensor,  # int64 [batch, n] numbers, equal where n-grams are equal
 ) -> Tensor:  # int64 [batch, n]
     "How many earlier places of its row have the same number."
+    if grams.ndim != 2 or grams.is_floating_point():
+        raise ValueError(f"grams of shape {tuple(grams.shape)}, {grams.dtype}: expected integers [batch, n]")
     batch, n = grams.shape
     rows = torch.arange(batch, device=grams.device)[:, None].expand_as(grams)
     numbers = torch.unique(grams, return_inverse=True)[1] + rows * grams.numel()
@@ -117,6 +149,7 @@ def earlier(
     return torch.empty_like(ranks).scatter(0, places, ranks).view(batch, n)
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Adaptive(ExactScorer):
     "A scorer that also counts what it has read: its history state grows with the text."
@@ -125,7 +158,7 @@ class Adaptive(ExactScorer):
     strengths: tuple[float, ...]  # a_0, a_1, …: words of evidence that the shorter history is worth
 
     def __post_init__(self):
-        if not self.strengths or min(self.strengths) <= 0:
+        if not len(self.strengths) or min(self.strengths) <= 0:
             raise ValueError(
                 f"strengths {self.strengths}: give at least one positive number, for histories of 0, 1, … tokens"
             )
@@ -152,10 +185,11 @@ class Adaptive(ExactScorer):
 STRENGTHS = tuple(4.0**i for i in range(-2, 8))  # the grid: 1/16 … 16,384 tokens
 
 
+@checked
 def fit_strengths(
     base: ExactScorer,  # the model below the counts
     tokens: Tensor,  # int64 [windows, n] text that the base has not counted
-    histories: int,  # histories of 0, 1, … histories - 1 tokens
+    histories: Count,  # histories of 0, 1, … histories - 1 tokens
 ) -> tuple[float, ...]:
     "The strengths under which a text is most likely, one after the other."
     found = ()

@@ -215,9 +215,9 @@ def test_entropy_of_coins():
 @pytest.mark.parametrize("call, message", [
     (lambda: IsingLattice(0, 3), "0 x 3 spins: choose whole numbers"),
     (lambda: IsingLattice(1, 1), "1 x 1 spins: choose whole numbers, at least two"),
-    (lambda: IsingLattice(2.0, 3), "2.0 x 3 spins"),
+    (lambda: IsingLattice(2.0, 3), "width is 2.0, expected a whole number: write 2"),
     (lambda: IsingLattice(4, 4, 0.0), "temperature 0.0: choose a positive one"),
-    (lambda: IsingLattice(4, 4, math.nan), "temperature nan: choose a positive one"),
+    (lambda: IsingLattice(4, 4, math.nan), "temperature is nan, expected a finite number"),
     (lambda: IsingLattice(24, 24), "24 x 24 spins need a table of .* choose a smaller width"),
     (lambda: IsingLattice(3, 3).bipartite_mi(9), "split 9 lies outside the block of 9"),
     (lambda: IsingLattice(3, 3).window_entropies(-1), "window -1: choose at least 0"),

@@ -132,10 +132,10 @@ def test_every_model_of_every_profile_builds(profile):
     (dict(size="0x64"), "size '0x64' is unknown"),
     (dict(state=4), "'gpt2' keeps every token, so state=4 means nothing"),
     (dict(name="mamba2", state=0), "state=0: both must be at least 1"),
-    (dict(length=0), "length=0"),
+    (dict(length=0), "length is 0, expected a whole number, at least 1"),
     (dict(copies=None), "vocabulary=None, copies=None: give one of them"),
     (dict(vocabulary=5), "vocabulary=5, copies=2: give one of them"),
-    (dict(copies=0), "copies=0: give one of them"),
+    (dict(copies=0), "copies is 0, expected a whole number, at least 1 or None"),
     (dict(device="tpu9"), "device 'tpu9' is not on this machine"),
     (dict(size="128x65536"), "gpt2 128x65536 needs .* GiB to train and 'cpu' has .*: choose a smaller size"),
 ])

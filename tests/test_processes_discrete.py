@@ -380,7 +380,7 @@ def test_even_forgetting_leaves_the_exponent_and_distance_takes_it():
 @pytest.mark.parametrize("wrong, message", [
     (lambda: SantaFe(0.0, 10), "exponent 0.0 is not between 0 and 1"),
     (lambda: SantaFe(1.0, 10), "exponent 1.0 is not between 0 and 1"),
-    (lambda: SantaFe(math.nan, 10), "exponent nan is not between 0 and 1"),
+    (lambda: SantaFe(math.nan, 10), "exponent is nan, expected a finite number"),
     (lambda: SantaFe(0.5, 1), "facts = 1: choose a whole number >= 2"),
     (lambda: SantaFe(0.5, 10, "prose"), "rendering 'prose' is unknown: choose 'fact' or 'query'"),
     (lambda: PolyaUrn(1), "colours 1 and balls 1.0: choose at least 2 colours"),

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from scipy import optimize, stats
 
-from l2m.scaling import LAWS, EXPONENTS, error_covariance, fit_on_plain_axes, fit_power_law, rank_laws, small_sample_stretch, smooth_errors, weighted_line
+from l2m.scaling import LAWS, EXPONENTS, error_covariance, exponent_in_words, fit_on_plain_axes, fit_power_law, rank_laws, small_sample_stretch, smooth_errors, weighted_line
 
 LENGTHS = 4 * 2 ** np.arange(9)
 A, BETA = 2.27, 0.76
@@ -37,6 +37,11 @@ def simulate(rng, groups, law=lambda L: A * L**BETA, noise=0.35, memory=0.8, haz
     terms = law(np.asarray(lengths, float)) * factor + haze * rng.normal(size=deviation.shape)
     sizes = rng.integers(1, 4, groups) if uneven else np.ones(groups, int)
     return table_of(terms, sizes, rng, draws, lengths)
+
+
+def spoilt(column, row, value):
+    "A table with one wrong entry."
+    return lambda t: t.with_columns(pl.when(pl.int_range(len(t)) == row).then(pl.lit(value, t[column].dtype)).otherwise(column).alias(column))
 
 
 @pytest.fixture
@@ -355,11 +360,72 @@ def test_a_law_that_misses_the_points_is_called_so(rng):
     assert "even the best law misses the points" in fit_power_law(simulate(rng, 48, bend, noise=0.02)).verdict
 
 
+# ---- exponents at the edge ------------------------------------------------------------------------------------
+
+def test_an_exponent_at_the_edge_of_its_search_is_not_claimed(rng):
+    """An explosion and a collapse, steeper than any exponent that is searched."""
+    for law, edge in ((lambda L: 1e-6 * L**4.5, 3), (lambda L: 1e6 * L**-4.5, -3)):
+        fit = fit_power_law(simulate(rng, 16, law))
+        assert fit.at_edge and fit.exponent == edge and str(fit) == f"no exponent: the search from -3 to 3 ended at {edge}.00"
+        assert f"ended at its edge, {edge}: no exponent is claimed" in " ".join(fit.notes)
+        row = fit.table().filter(pl.col("law") == "power law").to_dicts()[0]
+        assert row["parameters"].endswith(f"L^{edge:.2f}, at the edge of the search")
+    assert repr(fit).startswith("PowerLaw(no exponent")
+
+
+def test_an_end_of_an_interval_at_the_edge_is_marked():
+    fits = [fit_power_law(simulate(np.random.default_rng(i), 16, law=lambda L: 0 * L, haze=1.0)) for i in range(12)]
+    inside = [fit for fit in fits if not fit.at_edge]
+    assert inside and all("[≤-3.00, ≥3.00]" in str(fit) for fit in inside if fit.interval == EXPONENTS)
+    assert any(fit.interval == EXPONENTS for fit in inside) and all("no exponent" in str(fit) for fit in fits if fit.at_edge and fit.amplitude > 0)
+
+
+def test_an_ordinary_exponent_is_not_at_the_edge(table):
+    fit = fit_power_law(table)
+    assert not fit.at_edge and "edge" not in f"{fit} {fit.verdict} {fit.notes}" and not any("edge" in text for text in fit.table()["parameters"][:1])
+
+
+def test_no_growth_from_zero_is_no_law(table):
+    below = table.with_columns(mi=-pl.col("mi"), replicates=pl.col("replicates").list.eval(-pl.element()))
+    fit = fit_power_law(below)
+    assert fit.at_edge and fit.amplitude == 0 and str(fit).startswith("no law")
+
+
+def test_exponents_in_words():
+    assert exponent_in_words(0.5211, (0.48, 0.56), 3) == "0.521 [0.480, 0.560]" and exponent_in_words(0.04, (-0.35, 3.0)) == "0.04 [-0.35, ≥3.00]"
+    assert exponent_in_words(3.0, (-3.0, 3.0), 3) == "no exponent: the search from -3 to 3 ended at 3.000"
+
+
+@pytest.mark.parametrize("lengths", [0, -1, [-1], [64, float("nan")], [float("inf")], "long", [[1], [2, 3]], None])
+def test_a_law_is_for_positive_lengths(table, lengths):
+    fit = fit_power_law(table)
+    for curve in (fit.predict, fit.band):
+        with pytest.raises(ValueError, match="lengths"): curve(lengths)
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: small_sample_stretch(1), "groups is 1, expected a whole number, at least 2"),
+    (lambda: small_sample_stretch(8, 95), "level 95 is no confidence level"),
+    (lambda: fit_on_plain_axes([4, 8], [1, 2], [1, 1]), "mi is .*, expected numbers along 2 axes"),
+    (lambda: fit_on_plain_axes([4, 8], [[1, float("nan")]], [1, 1]), "entry 0, 1 of mi is nan"),
+    (lambda: fit_on_plain_axes([4, 8], [[1, 2]], [1, 0]), "entry 1 of stderr is 0, expected a finite number, above 0"),
+    (lambda: fit_on_plain_axes([4, 8, 16], [[1, 2]], [1, 1]), "3 lengths, mi of shape"),
+    (lambda: smooth_errors([4, 4], [1, 1]), "at least two different ones"),
+    (lambda: weighted_line([1, 2], [1, 2, 3], [1, 1]), "expected as many of each"),
+    (lambda: error_covariance([[1.0, 2.0]], 8), "at least two draws"),
+    (lambda: rank_laws([4, 8], [1, 2, 3], np.ones((9, 2)), 8), "expected as many of each"),
+])
+def test_wrong_numbers_are_refused_by_the_parts_of_the_fit(call, message):
+    with pytest.raises(ValueError, match=message): call()
+
+
 # ---- bad tables -----------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("spoil, message", [
     (lambda t: t.drop("mi"), "column 'mi'"),
-    (lambda t: "table", "column 'length'"),
+    (lambda t: "table", "table is 'table', expected a polars.DataFrame"),
+    (lambda t: t.to_pandas(), "expected a polars.DataFrame: convert it with polars.from_pandas"),
+    (lambda t: t.drop("length"), "column 'length'"),
     (lambda t: pl.concat([t.with_columns(method=pl.lit("direct")), t.with_columns(method=pl.lit("vclub"))]), "mixes method"),
     (lambda t: pl.concat([t.with_columns(ratio=2), t.with_columns(ratio=3)]), r"mixes ratio \[2, 3\]"),
     (lambda t: pl.concat([t, t]), "once each"),
@@ -375,6 +441,16 @@ def test_a_law_that_misses_the_points_is_called_so(rng):
     (lambda t: t.with_columns(replicates=pl.Series([[1.0] * (40 + i) for i in range(9)])), "same number"),
     (lambda t: t.with_columns(replicates=pl.Series([[1.0] * 100] * 9)), "draws that differ"),
     (lambda t: t.with_columns(replicates=pl.lit(None, pl.List(pl.Float64))), "at least 40"),
+    (spoilt("mi", 3, float("nan")), r"length 32 has mi nan \(row 3, column 'mi'\)"),
+    (spoilt("mi", 3, 1e300), r"length 32 has mi 1e\+300 \(row 3, column 'mi'\)"),
+    (spoilt("stderr", 0, float("inf")), r"length 4 has stderr inf \(row 0, column 'stderr'\)"),
+    (spoilt("stderr", 0, -0.1), r"length 4 .*stderr -0.1 \(row 0\): need a positive stderr"),
+    (spoilt("groups", 2, None), r"length 16 has groups nan \(row 2, column 'groups'\)"),
+    (spoilt("length", 1, None), r"length None has length nan \(row 1, column 'length'\)"),
+    (spoilt("replicates", 5, [1.0] * 399 + [-1e200]), r"length 128 has the draw -1e\+200 \(row 5, column 'replicates', entry 399\)"),
+    (spoilt("replicates", 5, None), "same number of bootstrap draws"),
+    (lambda t: t.with_columns(mi=pl.col("mi").cast(str)), "column 'mi' holds String, expected numbers"),
+    (lambda t: t.with_columns(replicates="mi"), "column 'replicates' holds Float64, expected lists of numbers"),
 ])
 def test_bad_tables_are_refused(table, spoil, message):
     with pytest.raises(ValueError, match=message):

@@ -254,12 +254,14 @@ def test_checkpoints_of_another_run_are_refused(plain, tmp_path, model, task, pl
     (lambda: train(gpt2(copies=None, vocabulary=4), TextTask(torch.zeros(999, 16, dtype=torch.int64), 5), PLAN), "a model of 4 tokens does not fit 5"),
     (lambda: Plan(10, 8, 0.01, warmup=10), "warmup=10, learning_rate=0.01: choose 0 <= warmup < steps=10"),
     (lambda: Plan(10, 8, -1.0, warmup=0), "a positive rate"),
-    (lambda: Plan(10, 8, float("nan"), warmup=0), "a positive rate"),
+    (lambda: Plan(10, 8, float("nan"), warmup=0), "learning_rate is nan, expected a finite number"),
+    (lambda: Plan(10, 8, 0.1, warmup=0, weight_decay=-1.0), "choose a decay >= 0"),
+    (lambda: Plan(10, 8, 0.1, warmup=0, clip=0.0), "a clip > 0"),
     (lambda: Plan(10, 9, 0.1, warmup=0, microbatches=2), "micro-batches must divide the batch"),
     (lambda: Plan(10, 8, 0.1, warmup=0, autocast="int8"), "autocast='int8' is unknown"),
     (lambda: evaluate(gpt2(), TASK, 1, 1), "n=1, batch=1: choose n >= 2"),
     (lambda: collapse([1, 2, 3], [1, 2, 3]), "a curve of degree 2 needs at least 4"),
-    (lambda: collapse([1, 2, 3, 4], [1, 2, 3, 0]), "positive points"),
+    (lambda: collapse([1, 2, 3, 4], [1, 2, 3, 0]), "entry 3 of y is 0, expected a finite number, above 0"),
     (lambda: SubvolumeGaussian.of_length(100, copies=2), "length 100 is not a power of four"),
 ])
 def test_bad_input_is_one_clear_error(call, message):

@@ -14,7 +14,8 @@ import l2m.two_point as two_point
 from l2m.corpora import load_corpus
 from l2m.information import entropy
 from l2m.runs import run_experiment
-from l2m.two_point import cached_tokens, compare_floors, fit_floor, fit_two_point, pack, pair_counts, spilled_pair_counts, two_point_mi
+from l2m.stores import Damaged, Store
+from l2m.two_point import PairRuns, cached_tokens, compare_floors, fit_floor, fit_two_point, pack, pair_counts, spilled_pair_counts, tokenizer_fingerprint, two_point_mi
 
 ELTEC = Path(__file__).parents[2] / "shared" / "corpora" / "eltec-hun.parquet"
 some_documents = st.lists(st.lists(st.integers(0, 5), max_size=30), min_size=1, max_size=6)
@@ -107,7 +108,7 @@ def test_keys_fill_64_bits_and_no_more():
 
 @pytest.mark.parametrize("call, message", [
     (lambda: pair_counts(np.arange(5), 0), "distance 0 is not"),
-    (lambda: pair_counts(np.arange(5), 1.5), "distance 1.5 is not"),
+    (lambda: pair_counts(np.arange(5), 1.5), "distance is 1.5, expected a whole number"),
     (lambda: pair_counts(np.arange(5), 5), "distance 5 is longer than every document .*choose distances <= 4"),
     (lambda: pair_counts(np.arange(5), 2, reach=1), "reach 1 is shorter"),
     (lambda: pair_counts(-np.arange(5), 1), "token id -4 is negative"),
@@ -115,9 +116,9 @@ def test_keys_fill_64_bits_and_no_more():
     (lambda: pair_counts(np.arange(5), 1, vocabulary=3), "outside the vocabulary of 3"),
     (lambda: spilled_pair_counts([], [], "nowhere", vocabulary=3), "no distances"),
     (lambda: pair_counts([np.arange(5), np.arange(3)], 7), "distance 7 is longer than every document .the longest of 2 has 5 tokens.: choose distances <= 4"),
-    (lambda: two_point_mi(None, None, [0, 1]), "distance 0 is not a whole number of tokens >= 1"),
-    (lambda: two_point_mi(None, None, [4, -1]), "distance -1 is not"),
-    (lambda: two_point_mi(None, None, []), "no distances: give at least one"),
+    (lambda: spilled_pair_counts([], [4, 0], "nowhere", vocabulary=3), "distance 0 is not a whole number of tokens >= 1"),
+    (lambda: spilled_pair_counts([], [4, -1], "nowhere", vocabulary=3), "distance -1 is not"),
+    (lambda: two_point_mi(None, None, [1]), "corpus is None, expected a Corpus"),
     (lambda: pair_counts(np.array([2**32, 1]), 1), "4294967297 tokens in 1 groups overflow 64 bits"),
     (lambda: entropy(pair_counts(np.arange(5), 1)["count"] - 2), "entry 0 is -1"),
     (lambda: entropy(np.full(3, 2**62)), "more than a 64-bit integer holds: they have overflowed"),
@@ -248,6 +249,133 @@ def test_runs_that_vanish_are_an_error_and_never_fewer_counts(corpus, letters, t
     assert table.equals(two_point_mi(corpus, letters, [1, 4], groups=8, memory=MEMORY))
 
 
+def cache_of(corpus, letters, folder, monkeypatch):
+    "A token cache of five shards: its documents, and the folder of its store."
+    monkeypatch.setattr(two_point, "TOKENS_PER_SHARD", 30_000)
+    documents = list(cached_tokens(corpus, letters, folder))
+    (store,) = folder.glob("tokens-*")
+    assert len(list(store.glob("0*.parquet"))) == 5
+    return documents, store
+
+
+def equal(documents, others):
+    return len(documents) == len(others) and all(np.array_equal(a, b) for a, b in zip(documents, others))
+
+
+@pytest.mark.parametrize("gone", [["000002"], ["000004"], ["000000", "000003"], ["complete"], ["000001", "complete"]])
+def test_a_part_of_a_token_cache_is_never_taken_for_the_whole(corpus, letters, tmp_path, monkeypatch, gone):
+    documents, store = cache_of(corpus, letters, tmp_path, monkeypatch)
+    for name in gone: (store / f"{name}.parquet").unlink()
+    if "complete" in gone: again = list(cached_tokens(corpus, letters, tmp_path))
+    else:
+        with pytest.warns(UserWarning, match=f"{gone[0]}.parquet' is gone, of 5 shards"): again = list(cached_tokens(corpus, letters, tmp_path))
+    assert equal(again, documents) and equal(list(cached_tokens(corpus, letters, tmp_path)), documents)
+
+
+def flipped(path, *_):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 4
+    path.write_bytes(data)
+
+
+DAMAGES = {
+    "a flipped bit": flipped,
+    "cut short": lambda path, *_: path.write_bytes(path.read_bytes()[:-100]),
+    "empty": lambda path, *_: path.write_bytes(b""),
+    "no rows": lambda path, *_: pl.read_parquet(path)[:0].write_parquet(path),
+    "rows lost": lambda path, *_: pl.read_parquet(path)[:3].write_parquet(path),
+    "another shard": lambda path, *_: path.write_bytes(path.with_name("000003.parquet").read_bytes()),
+    "a shard of another cache": lambda path, other: path.write_bytes((other / path.name).read_bytes()),
+}
+
+
+@pytest.mark.parametrize("name", ["000001", "complete"])
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_tokens_are_named_before_any_is_used(corpus, letters, tmp_path, monkeypatch, damage, name):
+    _, store = cache_of(corpus, letters, tmp_path / "one", monkeypatch)
+    source = written(tmp_path / "other.jsonl", [[1, 2] * 9000] * 6)
+    list(cached_tokens(source, letters, tmp_path / "two"))
+    damage(store / f"{name}.parquet", next((tmp_path / "two").glob("tokens-*")))
+    with pytest.raises(Damaged, match=f"{name}.parquet.*: delete it and start again"): next(cached_tokens(corpus, letters, tmp_path / "one"))
+
+
+@pytest.mark.parametrize("end", [dict(shards=[3], documents=[30]), dict(shards=[5], documents=[47])])
+def test_a_stale_end_mark_is_refused(corpus, letters, tmp_path, monkeypatch, end):
+    _, folder = cache_of(corpus, letters, tmp_path, monkeypatch)
+    Store.open(folder).write("complete", pl.DataFrame(end))
+    with pytest.raises(Damaged, match="complete.parquet.*and there are 5 shards with 48 documents"): list(cached_tokens(corpus, letters, tmp_path))
+
+
+def test_shards_of_another_size_are_refused(corpus, letters, tmp_path, monkeypatch):
+    "Whoever puts shards together by hand: the first of one size, the second of another."
+    documents, folder = cache_of(corpus, letters, tmp_path, monkeypatch)
+    store = Store.open(folder)
+    store.write("000001", store.read("000001")[1:])
+    with pytest.raises(Damaged, match="000001.parquet.*and do not begin at 10"): list(cached_tokens(corpus, letters, tmp_path))
+
+
+def test_caches_carry_what_they_depend_on(corpus, letters, tmp_path):
+    two_point_mi(corpus, letters, [1], groups=4, cache=tmp_path)
+    for folder in tmp_path.iterdir():
+        assert {"l2m", "tokenizers", "transformers", "corpus", "tokenizer"} <= Store.open(folder).parameters.keys()
+
+
+def test_a_tokenizer_is_known_by_what_it_cuts_by(letters):
+    "Not by how its last call filled up a batch; two vocabularies of the same words in another order are two."
+    before = tokenizer_fingerprint(letters)
+    padded = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(letters.backend_tokenizer.to_str()), unk_token="[UNK]", pad_token="[UNK]")
+    padded(["ab", "abc"], padding=True, truncation=True, max_length=2)
+    assert tokenizer_fingerprint(padded) == before
+    other = Tokenizer(models.WordLevel({"[UNK]": 0} | {c: i for i, c in enumerate("bacdefgh", 1)}, unk_token="[UNK]"))
+    other.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
+    assert tokenizer_fingerprint(PreTrainedTokenizerFast(tokenizer_object=other, unk_token="[UNK]")) != before
+
+
+RUN_DAMAGES = {name: damage for name, damage in DAMAGES.items() if "shard" not in name} | {
+    "another run": lambda path, *_: path.write_bytes(path.with_name("pairs-1-000003.parquet").read_bytes()),
+    "a run of another count": lambda path, other: path.write_bytes(next(other.glob(f"pairs-*/runs-*/{path.name}")).read_bytes()),
+}
+
+
+def killed_while_merging(corpus, letters, cache, seed, monkeypatch):
+    "All runs are counted and nothing is merged: what a kill leaves."
+    with monkeypatch.context() as patch:
+        patch.setattr(PairRuns, "parts", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt): two_point_mi(corpus, letters, [1, 4], groups=8, seed=seed, memory=MEMORY, cache=cache)
+
+
+@pytest.mark.parametrize("damage", RUN_DAMAGES.values(), ids=RUN_DAMAGES)
+def test_damaged_runs_are_counted_again(corpus, letters, tmp_path, monkeypatch, damage):
+    killed_while_merging(corpus, letters, tmp_path / "one", 0, monkeypatch)
+    killed_while_merging(corpus, letters, tmp_path / "two", 1, monkeypatch)
+    run = next((tmp_path / "one").glob("pairs-*/runs-*/pairs-4-000002.parquet"))
+    damage(run, tmp_path / "two")
+    with pytest.warns(UserWarning, match="pairs-4-000002.parquet' is counted again: "):
+        again = two_point_mi(corpus, letters, [1, 4], groups=8, memory=MEMORY, cache=tmp_path / "one")
+    assert again.equals(two_point_mi(corpus, letters, [1, 4], groups=8, memory=MEMORY))
+
+
+def test_a_damaged_table_of_counts_is_named(corpus, letters, tmp_path):
+    two_point_mi(corpus, letters, [1, 4], groups=8, cache=tmp_path)
+    flipped(next(tmp_path.glob("pairs-*/floor-00000004.parquet")))
+    with pytest.raises(Damaged, match="floor-00000004.parquet"): two_point_mi(corpus, letters, [1, 4], groups=8, cache=tmp_path)
+
+
+@pytest.mark.parametrize("wrong, message", [
+    (dict(groups=10**9), "groups 1,000,000,000 of a vocabulary of 9 tokens need 134.1 GiB, and memory allows 2.0: choose groups <= 14,913,080"),
+    (dict(memory=0), "memory 0 bytes is too little to count in: give at least 1,048,576"),
+    (dict(draws=0), "draws is 0, expected a whole number, at least 1"),
+    (dict(seed=-1), "seed is -1, expected a whole number, at least 0"),
+    (dict(distances=64), "distances is 64, expected a list of whole numbers: write"),
+    (dict(distances=[0, 1]), "distance 0 is not a whole number of tokens >= 1"),
+    (dict(distances=[]), "no distances: give at least one"),
+    (dict(corpus="text.txt"), "corpus is 'text.txt', expected a Corpus"),
+    (dict(tokenizer=None), "tokenizer is None, expected a transformers.PreTrainedTokenizerBase"),
+])
+def test_a_wrong_call_is_refused_at_once(corpus, letters, wrong, message):
+    with pytest.raises(ValueError, match=message): two_point_mi(**dict(corpus=corpus, tokenizer=letters, distances=[1]) | wrong)
+
+
 def test_corpora_that_cannot_do_are_named(letters, tmp_path):
     one, two = written(tmp_path / "one.jsonl", [[1] * 9]), written(tmp_path / "two.jsonl", [[1, 2] * 9, [1] * 4])
     with pytest.raises(ValueError, match="distance 99 is reached by 0 of the 2 documents .*choose distances <= 3"): two_point_mi(two, letters, [1, 99])
@@ -288,7 +416,7 @@ def test_excess_below_the_noise_is_not_fitted_in_silence():
     table = law_table(1.2, 1, 0.3, [2**k for k in range(10)], noise=0.004)
     law = fit_two_point(table, "measured")
     assert law.distances[-1] < 512 and "fitted up to d" in law.notes[0]
-    with pytest.raises(ValueError, match="floor 'guessed' is unknown"): fit_two_point(table, "guessed")
+    with pytest.raises(ValueError, match="floor is 'guessed', expected one of 'fitted', 'measured'"): fit_two_point(table, "guessed")
     with pytest.raises(ValueError, match="2 distances are too few"): fit_two_point(table[:2], "measured")
 
 
@@ -300,6 +428,60 @@ def test_a_fitted_floor_that_ends_at_zero_is_said():
     assert law.floor < 0.01 * flat["mi"].min() and any("the fitted floor ends at zero" in note for note in law.notes)
     for kind, table in (("fitted", law_table(0.8, 1, 0.3, distances)), ("measured", flat)):
         assert not any("ends at zero" in note for note in fit_two_point(table, kind).notes)
+
+
+def spoilt(column, row, value):
+    return lambda t: t.with_columns(pl.when(pl.int_range(len(t)) == row).then(pl.lit(value, t[column].dtype)).otherwise(column).alias(column))
+
+
+@pytest.mark.parametrize("spoil, message", [
+    (spoilt("mi", 3, float("nan")), r"distance 8 has mi nan \(row 3, column 'mi'\)"),
+    (spoilt("mi", 3, 1e300), r"distance 8 has mi 1e\+300 \(row 3, column 'mi'\)"),
+    (spoilt("mi", 3, -0.1), "distance 8 has mi -0.1.*: a logarithm needs positive estimates"),
+    (spoilt("floor", 1, float("inf")), r"distance 2 has floor inf \(row 1, column 'floor'\)"),
+    (spoilt("distance", 2, None), "column 'distance'"),
+    (lambda t: t.with_columns(distance=pl.col("distance") - 1), "distances must be positive and occur once each"),
+    (lambda t: pl.concat([t, t]), "occur once each"),
+    (lambda t: t.with_columns(groups=1), "1 groups of documents give no interval"),
+    (lambda t: t.with_columns(mi=pl.col("mi").cast(str)), "column 'mi' holds String, expected numbers"),
+    (lambda t: t.drop("floor"), "needs the column 'floor'"),
+    (lambda t: t.drop("floor_replicates"), "needs the column 'floor_replicates'"),
+    (spoilt("replicates", 4, None), "same number of bootstrap draws"),
+    (spoilt("replicates", 4, [1.0] * 199 + [float("nan")]), r"distance 16 has the draw nan \(row 4, column 'replicates', entry 199\)"),
+    (lambda t: t.with_columns(replicates=pl.col("replicates").list.head(9)), "at least 40 for level 0.95"),
+    (spoilt("replicates", 0, [1.3] * 200), r"distance 1 has mi 1.3.*\(row 0\): need .*draws that differ"),
+    (lambda t: t.head(0), "distances must be positive"),
+])
+@pytest.mark.parametrize("fit", [fit_two_point, compare_floors])
+def test_tables_with_a_wrong_number_are_refused(fit, spoil, message):
+    with pytest.raises(ValueError, match=message): fit(spoil(law_table(0.8, 1, 0.3, [1, 2, 4, 8, 16, 32])))
+
+
+def test_rows_are_counted_as_the_table_was_given():
+    table = law_table(0.8, 1, 0.3, [1, 2, 4, 8, 16, 32]).reverse()
+    with pytest.raises(ValueError, match=r"distance 16 has mi nan \(row 1, column 'mi'\)"): fit_two_point(spoilt("mi", 1, float("nan"))(table))
+    assert fit_two_point(table) == fit_two_point(table.reverse())
+
+
+def test_a_floor_at_the_edge_of_its_search_is_in_the_data():
+    flat = law_table(0.02, 2.5, 0, [1, 2, 4, 8, 16, 32])
+    assert fit_two_point(flat).at_edge and "hardly a law" in str(fit_two_point(flat))
+    assert not fit_two_point(flat, "measured").at_edge and not fit_two_point(law_table(0.8, 1, 0.3, [1, 2, 4, 8, 16, 32])).at_edge
+
+
+def test_draws_without_a_logarithm_are_left_out():
+    table = law_table(0.8, 1, 0.3, [1, 2, 4, 8, 16, 32])
+    some = spoilt("replicates", 5, [-0.1] * 5 + table["replicates"][5].to_list()[5:])(table)
+    assert "5 of 200 draws left out" in fit_two_point(some).notes[-1]
+    most = spoilt("replicates", 5, [-0.1] * 190 + table["replicates"][5].to_list()[190:])(table)
+    with pytest.raises(ValueError, match="10 draws lie above their floor, and an interval needs 40"): fit_two_point(most)
+
+
+@pytest.mark.parametrize("distances", [0, [-1], [4, float("nan")], "far", [[1], [2, 3]]])
+def test_a_law_is_for_positive_distances(distances):
+    law = fit_two_point(law_table(0.8, 1, 0.3, [1, 2, 4, 8, 16, 32]))
+    with pytest.raises(ValueError, match="distances"): law.predict(distances)
+    assert law.predict(4) == pytest.approx(law.predict([4])[0])
 
 
 def run(tmp_path, letters, **given):

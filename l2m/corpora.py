@@ -1241,9 +1241,11 @@ def _token_ids(texts: Iterator[str], tokenizer) -> Iterator[np.ndarray]:
 def document_tokens(
     corpus: Corpus,
     tokenizer: Callable,  # of transformers
+    start: int = 0,  # documents to pass over, as tokenised before
 ) -> Iterator[tuple[str, np.ndarray]]:  # document id, its token ids, int64 [tokens]
     "The tokens of whole documents that repeat no other one, in the corpus's order."
-    documents, again = tee(tqdm(distinct(corpus), total=corpus.size, desc="tokens", unit="document", delay=2))
+    bar = tqdm(distinct(corpus), total=corpus.size, desc="tokens", unit="document", delay=2)
+    documents, again = tee(islice(bar, start, None))
     return zip((document.id for document in documents), _token_ids((document.text for document in again), tokenizer))
 
 # %% ../nbs/02_corpora.ipynb #m111

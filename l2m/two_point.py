@@ -16,7 +16,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Literal
@@ -436,14 +436,13 @@ def _through(store: Store, corpus: Corpus, tokenizer: PreTrainedTokenizerBase) -
         yield from (row.to_numpy() for row in store.read(key)["tokens"])
     if complete:
         return
-    start, held = done, []
-    rest = replace(corpus, read=lambda: islice(corpus.read(), start, None), size=corpus.size and corpus.size - done)
+    held = []
 
     def write():
         keys.append(f"{len(keys):06d}")
         store.write(keys[-1], _as_shard(held, done))
 
-    for _, ids in document_tokens(rest, tokenizer):
+    for _, ids in document_tokens(corpus, tokenizer, done):
         held.append(ids.astype(np.uint32))
         yield held[-1]
         if sum(map(len, held)) >= TOKENS_PER_SHARD:

@@ -272,6 +272,18 @@ def test_a_part_of_a_token_cache_is_never_taken_for_the_whole(corpus, letters, t
     assert equal(again, documents) and equal(list(cached_tokens(corpus, letters, tmp_path)), documents)
 
 
+def test_copies_are_left_out_of_a_cache_that_goes_on(letters, tmp_path, monkeypatch):
+    "The numbers of documents are those of the documents that are kept, at the first pass and at the next."
+    monkeypatch.setattr(two_point, "TOKENS_PER_SHARD", 5_000)
+    texts = [sticky(np.random.default_rng(i), 3000) for i in range(8)]
+    source = written(tmp_path / "copies.jsonl", [texts[i] for i in (0, 1, 1, 2, 3, 1, 4, 5, 0, 6, 7)])
+    with pytest.warns(UserWarning): documents = list(cached_tokens(source, letters, tmp_path / "cache"))
+    assert len(documents) == 8
+    for path in sorted(tmp_path.glob("cache/tokens-*/*.parquet"))[1:]: path.unlink()
+    with pytest.warns(UserWarning): again = list(cached_tokens(source, letters, tmp_path / "cache"))
+    assert equal(again, documents)
+
+
 def flipped(path, *_):
     data = bytearray(path.read_bytes())
     data[len(data) // 3] ^= 4
@@ -293,7 +305,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_damaged_tokens_are_named_before_any_is_used(corpus, letters, tmp_path, monkeypatch, damage, name):
     _, store = cache_of(corpus, letters, tmp_path / "one", monkeypatch)
-    source = written(tmp_path / "other.jsonl", [[1, 2] * 9000] * 6)
+    source = written(tmp_path / "other.jsonl", [sticky(np.random.default_rng(i), 9000) for i in range(9, 17)])
     list(cached_tokens(source, letters, tmp_path / "two"))
     damage(store / f"{name}.parquet", next((tmp_path / "two").glob("tokens-*")))
     with pytest.raises(Damaged, match=f"{name}.parquet.*: delete it and start again"): next(cached_tokens(corpus, letters, tmp_path / "one"))

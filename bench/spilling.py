@@ -30,7 +30,7 @@ def by_ranges():
 def by_polars():
     import l2m.two_point, polars as pl, pyarrow.parquet as pq
     before, start = peak(), time.perf_counter()
-    merged = pl.scan_parquet(folder / "d1-*.parquet").group_by("key").agg(pl.col("count").sum()).sort("key")
+    merged = pl.scan_parquet(sorted(folder.glob("d1-*.parquet")), glob=False).group_by("key").agg(pl.col("count").sum()).sort("key")
     merged.sink_parquet(folder / "merged.parquet", engine="streaming")
     parts = pq.ParquetFile(folder / "merged.parquet").iter_batches(2**16, columns=["count"])
     return sum(int(part["count"].to_numpy().sum()) for part in parts), before, start

@@ -59,6 +59,8 @@ def fits(
         return _are(value, Any) and len(value) == len(inner) and all(map(fits, value, inner))
     if kind in (Sequence, list, tuple) or annotation in (Sequence, list, tuple):
         return _are(value, inner[0] if inner else Any)
+    if kind in (Mapping, dict):
+        return isinstance(value, kind) and all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())
     return _is_a(value, kind or annotation)
 
 
@@ -72,18 +74,19 @@ def _is_a(value: Any, kind: Any) -> bool:
     if kind is Any or not isclass(kind):
         return True
     if getattr(kind, "_is_protocol", False):
-        return all(hasattr(value, name) for name in _promised(kind))
+        return not _missing(value, kind)
     return isinstance(value, kind)
 
 
-def _promised(protocol: type) -> list[str]:
-    "The names that whoever keeps a protocol must have."
-    names = {*protocol.__annotations__, *vars(protocol)}
-    return sorted(name for name in names if not name.startswith("_"))
+def _missing(value: Any, protocol: type) -> list[str]:
+    "The names that a value needs to keep a protocol and does not have; what a protocol calls must be callable."
+    names = sorted(name for name in {*protocol.__annotations__, *vars(protocol)} if not name.startswith("_"))
+    called = lambda owner, name: callable(getattr(owner, name, None))
+    return [name for name in names if not hasattr(value, name) or called(protocol, name) > called(value, name)]
 
 # %% ../nbs/00_arguments.ipynb #a9
-WORDS = {int: "a whole number", float: "a finite number", str: "text", bool: "True or False", type(None): "None", Any: "anything"}
-MANY = {int: "whole numbers", float: "finite numbers", str: "texts"}
+WORDS = {int: "a whole number", float: "a finite number", str: "text", bool: "True or False", type(None): "None", Callable: "a function", Any: "anything"}
+MANY = {int: "whole numbers", float: "finite numbers", str: "texts", Any: "anything"}
 
 
 def _expected(annotation: Any) -> str:
@@ -99,9 +102,9 @@ def _expected(annotation: Any) -> str:
         return f"{len(inner)} values ({', '.join(map(_expected, inner))})"
     if kind in (Sequence, list, tuple) or annotation in (Sequence, list, tuple):
         return "a list" + (f" of {_many(inner[0])}" if inner and inner[0] is not Any else "")
-    if kind is Callable or annotation is Callable:
-        return "a function"
-    return WORDS.get(annotation) or f"a {_name(kind or annotation)}"
+    if kind in (Mapping, dict):
+        return f"a dict of {_many(inner[0])} to {_many(inner[1])}"
+    return WORDS.get(annotation) or WORDS.get(kind) or f"a {_name(kind or annotation)}"
 
 
 def _many(element: Any) -> str:
@@ -131,14 +134,13 @@ def _remedy(value: Any, annotation: Any) -> str:
     for choice in choices:
         choice = get_args(choice)[0] if get_origin(choice) is Annotated else choice
         if get_origin(choice) in (Sequence, list) and fits(value, get_args(choice)[0]):
-            return f": write [{value!r}]"
+            return f": write [{_brief(value)}]"
         if isclass(choice) and choice.__module__.startswith("polars") and type(value).__module__.startswith("pandas"):
             return ": convert it with polars.from_pandas"
         if choice is int and isinstance(value, float) and value.is_integer():
             return f": write {int(value)}"
         if getattr(choice, "_is_protocol", False):
-            missing = [name for name in _promised(choice) if not hasattr(value, name)]
-            return f", and it has no {', '.join(missing)}"
+            return f", and it has no {', '.join(_missing(value, choice))}"
     return ""
 
 # %% ../nbs/00_arguments.ipynb #a10

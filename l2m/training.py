@@ -8,6 +8,7 @@ __all__ = ['LOOK', 'COLUMNS', 'gaussian_kl', 'Task', 'GaussianTask', 'token_nll'
            'Collapse', 'collapse']
 
 # %% ../nbs/10_training.ipynb #10-training-003
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -22,14 +23,13 @@ import polars as pl
 import torch
 import torch.nn.functional as F
 from accelerate import PartialState
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from .models import known_device
-from .stores import Store, fingerprint, write_atomically
+from .stores import BLANK_SEAL, Store, check_stamp, fingerprint, stamp, versions, write_atomically
 
 # %% ../nbs/10_training.ipynb #10-training-006
 def gaussian_kl(
@@ -243,21 +243,25 @@ class Checkpoint:
         tensors = {"rows": torch.tensor(rows, dtype=torch.float64)}
         for name, p in _trained(model):
             tensors |= {f"weight {name}": p.detach()} | {f"{k} {name}": v for k, v in optimizer.state[p].items()}
-        metadata = {"identity": json.dumps(self.identity)}
-        write_atomically(self.path, save({k: v.contiguous() for k, v in tensors.items()}, metadata))
+        metadata = {"identity": json.dumps(self.identity), "seal": BLANK_SEAL}
+        data = stamp(save({k: v.contiguous() for k, v in tensors.items()}, metadata))
+        self.path.parent.mkdir(parents=True, exist_ok=True)  # a process that did the same work may have tidied up
+        write_atomically(self.path, data)
 
     def read(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[tuple]:
         "Fill model and optimiser; the rows of the table so far, none where there is no file."
-        if not self.path.exists():
-            return []
         try:
-            with safe_open(self.path, "pt") as file:
-                self._check(json.loads(file.metadata()["identity"]))
-                tensors = {k: file.get_tensor(k) for k in file.keys()}
-        except SafetensorError as error:
+            data = self.path.read_bytes()
+            check_stamp(data)
+        except FileNotFoundError:
+            return []
+        except ValueError as error:
             raise ValueError(
                 f"checkpoint '{self.path}' is damaged or cut short ({error}): delete it to start again"
             ) from None
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        self._check(json.loads(header["__metadata__"]["identity"]))
+        tensors = load(data)
         with torch.no_grad():
             for name, p in _trained(model):
                 p.copy_(tensors[f"weight {name}"])
@@ -350,7 +354,7 @@ def train(
             bar.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
         if saving and world.is_main_process:
             checkpoint.write(model, optimizer, rows)
-            pl.DataFrame(rows, COLUMNS, orient="row").write_parquet(Path(folder) / "table.parquet")
+            _write_table(rows, checkpoint.path.with_name("table.parquet"))
     bar.close()
     return pl.DataFrame(rows, COLUMNS, orient="row")
 
@@ -386,12 +390,19 @@ def _together(losses: Tensor, world: PartialState) -> Tensor:
     return losses / world.num_processes
 
 
+def _write_table(rows: list[tuple], path: Path):
+    file = io.BytesIO()
+    pl.DataFrame(rows, COLUMNS, orient="row").write_parquet(file)
+    write_atomically(path, file.getvalue())
+
+
 def _checkpoint(folder: str | Path | None, model: nn.Module, task: Task, plan: Plan) -> Checkpoint | None:
     if folder is None:
         return None
     Path(folder).mkdir(parents=True, exist_ok=True)
     shape = {"model": type(model).__name__, "config": fingerprint(model.config.to_json_string())}
-    return Checkpoint(Path(folder) / "checkpoint.safetensors", asdict(plan) | task.describe() | shape)
+    made = asdict(plan) | task.describe() | shape | versions("torch", "transformers")
+    return Checkpoint(Path(folder) / "checkpoint.safetensors", made)
 
 # %% ../nbs/10_training.ipynb #10-training-029
 @dataclass(frozen=True, eq=False)
@@ -470,7 +481,7 @@ def measured(
         constants = {"average": average, "average_stderr": stderr, "seconds": curve["seconds"][-1]}
         store.write(f"{key}-curve", curve)
         store.write(key, scores.table.with_columns(pl.lit(v).alias(k) for k, v in constants.items()))
-        shutil.rmtree(store.folder / f"{key}.run")
+        shutil.rmtree(store.folder / f"{key}.run", ignore_errors=True)  # another process may be at it as well
     return store.read(key)
 
 # %% ../nbs/10_training.ipynb #10-training-038

@@ -158,7 +158,7 @@ class PairRuns:
 
     def parts(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # (keys, counts): disjoint, ascending
         "The merged counts, never more than the memory holds at once."
-        edges, runs = self._edges(name), pl.scan_parquet(self.runs[name])
+        edges, runs = self._edges(name), pl.scan_parquet(self.runs[name], glob=False)
         for low, high in zip(edges, edges[1:]):
             part = (
                 runs.filter(pl.col("key") >= low, pl.col("key") <= high - 1)
@@ -177,7 +177,7 @@ class PairRuns:
         sample = np.sort(
             np.concatenate(
                 [
-                    pl.scan_parquet(run).select(pl.col("key").gather_every(step)).collect()["key"].to_numpy()
+                    pl.scan_parquet(run, glob=False).select(pl.col("key").gather_every(step)).collect()["key"].to_numpy()
                     for run in runs
                 ]
             )

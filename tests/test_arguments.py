@@ -24,6 +24,10 @@ class Named:
     name = "named"
 
 
+class Counted(Named):
+    read = 3
+
+
 @checked
 def measure(
     lengths: Sequence[int] = (4,),
@@ -57,6 +61,7 @@ def measure(
     (dict(weight=1.5), "weight is 1.5, expected a finite number, from 0 to 1"),
     (dict(method="clever"), "method is 'clever', expected one of 'direct', 'vclub'"),
     (dict(reader=Named()), "Reader or None, and it has no read"),
+    (dict(reader=Counted()), "Reader or None, and it has no read"),
     (dict(path=1984), "path is 1984, expected text or a Path"),
     (dict(law="log"), "law is 'log', expected a function"),
     (dict(interval=[0.7]), "interval is [0.7], expected 2 values (a finite number, a finite number)"),

@@ -1,9 +1,15 @@
 "Bipartite estimates against exact truth, against an independent computation, and under kills."
+import errno
+import math
+import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -12,11 +18,11 @@ import torch
 from scipy.special import betaln, comb
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from l2m.bipartite import bigram_entropy, bipartite_mi, bipartite_terms, blocks, code_length, groups_of, load_scores, measure_bipartite
+from l2m.bipartite import bigram_entropy, bipartite_mi, bipartite_terms, blocks, check_choices, code_length, groups_of, load_scores, measure_bipartite
 from l2m.corpora import Windows
 from l2m.information import entropy
 from l2m.scoring import LanguageModel
-from l2m.stores import Store, Unfinished
+from l2m.stores import Damaged, Store, Unfinished
 
 
 def windows_of(tokens, documents=None, chars=None):
@@ -232,16 +238,36 @@ def test_groups_share_no_document(documents, shuffles):
     (dict(lengths=[1]), "shorter than the ratio 2"),
     (dict(lengths=[8.0]), "whole numbers"),
     (dict(lengths=[True, 8]), "whole numbers"),
-    (dict(lengths=[8], shuffles=1.0), "shuffles=1.0"),
+    (dict(lengths=[8], shuffles=1.0), "shuffles is 1.0, expected a whole number, at least 0: write 1"),
     (dict(lengths=[8], world_size=2), "2 processes need a store"),
     (dict(lengths=[8], ratios=[1]), "ratios >= 2"),
-    (dict(lengths=[8], shuffles=-1), "shuffles=-1"),
+    (dict(lengths=[8], shuffles=-1), "shuffles is -1, expected a whole number, at least 0"),
     (dict(lengths={8: 11}), "11 windows at length 8"),
     (dict(lengths={8: 1}), "1 windows at length 8"),
-    (dict(lengths={8: 4.0}), "4.0 windows at length 8"),
+    (dict(lengths={8: 4.0}), r"lengths is \{8: 4.0\}, expected .* a dict of whole numbers to whole numbers"),
     (dict(lengths={4: 10, 8: 2}), "first 2 windows, scored at length 8, come from one group"),
     (dict(lengths=[8], shuffles=5), "at least 12 documents"),
     (dict(lengths=[8], rank=2, world_size=2), "rank 2 is not one of 2"),
+    (dict(lengths=[8], rank=-1, world_size=2), "rank -1 is not one of 2"),
+    (dict(lengths=8), r"lengths is 8, expected a list of whole numbers.*: write \[8\]"),
+    (dict(lengths="8"), "lengths is '8', expected a list of whole numbers"),
+    (dict(lengths=None), "lengths is None"),
+    (dict(lengths={8}), "expected a list of whole numbers"),
+    (dict(lengths=[8, float("nan")]), "expected a list of whole numbers"),
+    (dict(lengths=np.array([[8]])), r"lengths is a numpy.ndarray of shape \(1, 1\)"),
+    (dict(lengths={8.0: 4}), "a dict of whole numbers"),
+    (dict(lengths=[8], ratios=2), r"ratios is 2, expected a list of whole numbers: write \[2\]"),
+    (dict(lengths=[8], ratios=[]), "give at least one of each"),
+    (dict(lengths=[-8]), "length -8 is shorter than the ratio 2"),
+    (dict(lengths=[10**30]), "is longer than the windows"),
+    (dict(lengths=[8], shuffles="1"), "shuffles is '1'"),
+    (dict(lengths=[8], shuffles=True), "shuffles is True"),
+    (dict(lengths=[8], batch_size=0), "batch_size is 0, expected a whole number, at least 1"),
+    (dict(lengths=[8], batch_size=2.5), "batch_size is 2.5"),
+    (dict(lengths=[8], rank=0.0), "rank is 0.0"),
+    (dict(lengths=[8], world_size=0), "world_size is 0"),
+    (dict(lengths=[8], store=3), "store is 3, expected text or a Path or None"),
+    (dict(lengths=[8], store=""), "a store needs a folder"),
 ])
 def test_bad_input_is_one_clear_error(arguments, message):
     with pytest.raises(ValueError, match=message):
@@ -314,10 +340,86 @@ def test_nan_names_the_windows():
         measure_bipartite(Broken(), urn_windows(16, 8, 0), lengths=[8])
 
 
+class Wrong(PolyaUrn):
+    "Returns something else than it was asked for."
+    def __init__(self, change): self.change = change
+    def logprobs(self, contexts, continuations=()): return self.change(*super().logprobs(contexts, continuations))
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda joint, others: (joint, others[:-1]), r"'urn' returned log-probabilities of shapes \[\(8, 8\), \(8, 4\)\], expected"),
+    (lambda joint, others: (joint[:, 1:], others), r"of shapes \[\(8, 7\)"),
+    (lambda joint, others: (joint[:1], others), r"of shapes \[\(1, 8\)"),
+    (lambda joint, others: (-joint, others), r"returned a log-probability of .* nats for windows 0…7 \(joint, split 0\): a probability is at most 1"),
+    (lambda joint, others: (joint.exp(), others), "a probability is at most 1"),
+])
+def test_what_is_no_table_of_logprobs_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        measure_bipartite(Wrong(change), urn_windows(16, 8, 0), lengths=[8])
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (dict(scorer="gpt2"), "scorer is 'gpt2', expected a Scorer, and it has no bos, context_limit, fingerprint, logprobs, name"),
+    (dict(scorer=None), "scorer is None, expected a Scorer"),
+    (dict(windows=torch.zeros(8, 8)), "windows is a torch.Tensor of shape (8, 8), expected a Windows"),
+    (dict(windows=[[0, 1]] * 8), "windows is [[0, 1]"),
+])
+def test_scorers_and_windows_are_what_they_seem(arguments, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        measure_bipartite(**{"scorer": PolyaUrn(), "windows": urn_windows(8, 8, 0), "lengths": [8]} | arguments)
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda scores: bipartite_mi(scores, draws=0), "draws is 0, expected a whole number, from 2 to 1e+06"),
+    (lambda scores: bipartite_mi(scores, draws=1), "draws is 1"),
+    (lambda scores: bipartite_mi(scores, draws=1e3), "draws is 1000.0, expected a whole number, from 2 to 1e+06: write 1000"),
+    (lambda scores: bipartite_mi(scores, draws=10**12), "draws is 1000000000000"),
+    (lambda scores: bipartite_mi(scores, seed=-1), "seed is -1, expected a whole number, at least 0"),
+    (lambda scores: bipartite_mi(scores, bigram_entropy=math.nan), "bigram_entropy is nan, expected a finite number, at least 0 or None"),
+    (lambda scores: bipartite_mi(scores, bigram_entropy=math.inf), "bigram_entropy is inf"),
+    (lambda scores: bipartite_mi(scores, bigram_entropy=-1.0), "bigram_entropy is -1.0"),
+    (lambda scores: bipartite_mi(scores, bigram_entropy="5"), "bigram_entropy is '5'"),
+    (lambda scores: bipartite_terms(scores, 4, 8, bigram_entropy=np.float64("nan")), "bigram_entropy is np.float64(nan)"),
+    (lambda scores: bipartite_mi(scores, ngram_weight=math.nan), "ngram_weight is nan"),
+    (lambda scores: bipartite_mi(scores, one_way=1), "one_way is 1, expected True or False"),
+    (lambda scores: bipartite_mi(bipartite_mi(scores)), "scores is a polars.DataFrame"),
+    (lambda scores: bipartite_mi(bipartite_mi(scores).drop("replicates").to_dict()), "expected a BipartiteScores"),
+    (lambda scores: bipartite_terms(scores, 3, 8), "no block of 8 tokens was scored with a split at 3"),
+    (lambda scores: bipartite_terms(scores, 4, 9), "no block of 9 tokens was scored with a split at 4"),
+    (lambda scores: bipartite_terms(scores, 4, 4), "no block of 4 tokens"),
+    (lambda scores: code_length(scores, 0.5), "quantiles is 0.5, expected a list of finite numbers, from 0 to 1: write [0.5]"),
+    (lambda scores: code_length(scores, [0.5, 50]), "quantiles is [0.5, 50]"),
+    (lambda scores: code_length(scores, [math.nan]), "quantiles is [nan]"),
+    (lambda scores: code_length(None), "scores is None"),
+    (lambda scores: groups_of("abcdef", 1), "documents is 'abcdef', expected a list of texts"),
+    (lambda scores: groups_of([1, 2, 3, 4], 1), "documents is [1, 2, 3, 4], expected a list of texts"),
+    (lambda scores: groups_of(list("abcdef"), -1), "shuffles is -1"),
+    (lambda scores: bigram_entropy("sotu", Letters()), "corpus is 'sotu', expected a Corpus"),
+    (lambda scores: load_scores(None), "store is None"),
+])
+def test_nonsense_is_refused_at_the_door(call, message):
+    scores = measure_bipartite(PolyaUrn(), urn_windows(8, 8, 0), lengths=[8])
+    with pytest.raises(ValueError, match=re.escape(message)): call(scores)
+
+
+def test_a_corpus_without_bigrams_is_named(tmp_path):
+    from l2m.corpora import load_corpus
+    for name in "ab": (tmp_path / f"{name}.txt").write_text(name)
+    with pytest.raises(ValueError, match="has two tokens"): bigram_entropy(load_corpus(str(tmp_path)), Letters())
+    with pytest.raises(ValueError, match="tokenizer is None"): bigram_entropy(load_corpus(str(tmp_path)), None)
+
+
+def test_numpy_numbers_are_numbers(tmp_path):
+    windows = urn_windows(8, 8, 0)
+    a = measure_bipartite(PolyaUrn(), windows, lengths={np.int64(8): np.int64(8)}, shuffles=np.int64(1), batch_size=np.int32(4), store=tmp_path)
+    assert bipartite_mi(a, draws=np.int64(5)).equals(bipartite_mi(measure_bipartite(PolyaUrn(), windows, lengths=[8], batch_size=4, store=tmp_path), draws=5))
+
+
 def test_unknown_pairings_and_weights():
     scores = measure_bipartite(PolyaUrn(), urn_windows(8, 8, 0), lengths=[8])
-    with pytest.raises(ValueError, match="pairing 'random' is unknown"): bipartite_mi(scores, "random")
-    with pytest.raises(ValueError, match="ngram_weight 1.5"): bipartite_mi(scores, ngram_weight=1.5)
+    for function in (bipartite_mi, lambda s, *a, **k: bipartite_terms(s, 4, 8, *a, **k), lambda s, pairing="paper", ngram_weight=0: check_choices(pairing, ngram_weight)):
+        with pytest.raises(ValueError, match="pairing is 'random', expected one of 'same-y', 'paper'"): function(scores, "random")
+        with pytest.raises(ValueError, match="ngram_weight is 1.5, expected a finite number, from 0 to 1"): function(scores, ngram_weight=1.5)
 
 
 def test_a_store_of_other_windows_is_refused(tmp_path):
@@ -330,12 +432,104 @@ def test_a_store_of_other_windows_is_refused(tmp_path):
 
 def test_processes_fill_one_store(tmp_path):
     windows = urn_windows(40, 16, 0)
-    with pytest.raises(Unfinished, match="lacks 2 of 5 shards"):
+    with pytest.raises(Unfinished, match="lacks 2 of 6 shards"):
         measure_bipartite(PolyaUrn(), windows, lengths=[16], store=tmp_path, rank=0, world_size=2)
     both = measure_bipartite(PolyaUrn(), windows, lengths=[16], store=tmp_path, rank=1, world_size=2)
     alone = measure_bipartite(PolyaUrn(), windows, lengths=[16])
     assert bipartite_mi(both).equals(bipartite_mi(alone))
     assert bipartite_mi(load_scores(tmp_path)).equals(bipartite_mi(alone))
+
+
+class Unwanted(PolyaUrn):
+    "An urn that must not be asked."
+    def logprobs(self, *_): pytest.fail("scored before the damage was named")
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 4
+    path.write_bytes(data)
+
+
+def rewrite(change):
+    "Changes a shard with a writer of Parquet that knows nothing of seals."
+    return lambda path: change(pl.read_parquet(path)).write_parquet(path)
+
+
+def forge(change):
+    "Changes a shard under a seal that is whole."
+    def forged(path):
+        store = Store.open(path.parent)
+        store.write(path.stem, change(store.read(path.stem)))
+    return forged
+
+
+def copy(number):
+    return lambda path: shutil.copy(path.with_name(f"scores-{number:06d}.parquet"), path)
+
+
+none, three = lambda table: table.head(0), lambda table: table.head(3)
+others = lambda table: table.with_columns(pl.col("^logprobs$").list.eval(pl.element() * math.nan), pl.col("^tokens$").list.reverse())
+DAMAGE = {"a flipped bit": flip, "cut short": lambda path: path.write_bytes(path.read_bytes()[:-9]), "nothing": lambda path: path.write_bytes(b""),
+          "no rows": rewrite(none), "three rows": rewrite(three), "rewritten": rewrite(lambda table: table), "another shard": copy(2), "sealed, no rows": forge(none),
+          "sealed, three rows": forge(three), "sealed, twice": forge(lambda table: pl.concat([table, table])), "sealed, other numbers": forge(others),
+          "sealed, another shard": lambda path: Store.open(path.parent).write(path.stem, Store.open(path.parent).read("scores-000002")),
+          "sealed, other columns": forge(lambda table: pl.DataFrame({"x": [1]}))}
+
+
+@pytest.mark.parametrize("name", ["scores-000004", "windows"])
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_damaged_shards_are_named_before_missing_ones_are_scored(tmp_path, damage, name):
+    windows, options = urn_windows(8, 8, 0), dict(lengths=[4, 8], batch_size=2, store=tmp_path)
+    truth = bipartite_mi(measure_bipartite(PolyaUrn(), windows, **options))
+    damage(tmp_path / f"{name}.parquet")
+    (tmp_path / "scores-000000.parquet").unlink()
+    for start in (lambda: measure_bipartite(Unwanted(), windows, **options), lambda: load_scores(tmp_path)):
+        with pytest.raises(Damaged, match=rf"^one damaged shard \('[^']*{name}\.parquet': .*\): delete it and start again"): start()
+    (tmp_path / f"{name}.parquet").unlink()
+    with pytest.raises(Unfinished, match="lacks 2 of 5 shards"): load_scores(tmp_path)
+    assert bipartite_mi(measure_bipartite(PolyaUrn(), windows, **options)).equals(truth)
+
+
+def test_shards_of_a_store_with_other_parameters_are_refused(tmp_path):
+    "Also where both hold the same windows of the same length, and where the manifest was changed."
+    for seed in (0, 1): measure_bipartite(PolyaUrn(), urn_windows(8, 8, seed), lengths=[8], batch_size=4, store=tmp_path / str(seed))
+    shutil.copy(tmp_path / "1" / "scores-000004.parquet", tmp_path / "0")
+    with pytest.raises(Damaged, match="one damaged shard .*scores-000004.parquet': it belongs to manifest.json '.*', not '"): load_scores(tmp_path / "0")
+    manifest = tmp_path / "1" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"model": "urn"', '"model": "turn"'))
+    with pytest.raises(Damaged, match="3 damaged shards"): load_scores(tmp_path / "1")
+    with pytest.raises(ValueError, match="model: 'turn' there, 'urn' now"):
+        measure_bipartite(PolyaUrn(), urn_windows(8, 8, 1), lengths=[8], batch_size=4, store=tmp_path / "1")
+
+
+def test_a_store_of_something_else_is_named(tmp_path):
+    Store(tmp_path, {"power": 2})
+    with pytest.raises(ValueError, match="manifest.json' does not say what was scored .*lengths.*: choose a store of measure_bipartite"): load_scores(tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_named_before_scoring(tmp_path, monkeypatch):
+    windows, options = urn_windows(8, 8, 0), dict(lengths=[8], batch_size=4)
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "store"):
+        with pytest.raises(OSError, match=rf"'{place}' cannot be written .*choose another place"): measure_bipartite(Unwanted(), windows, **options, store=place)
+    whole = measure_bipartite(PolyaUrn(), windows, **options, store=tmp_path / "new" / "deep")
+    def refuse(**_): raise OSError(errno.EROFS, "Read-only file system")
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    assert bipartite_mi(measure_bipartite(Unwanted(), windows, **options, store=tmp_path / "new" / "deep")).equals(bipartite_mi(whole))   # only read
+    (tmp_path / "new" / "deep" / "scores-000004.parquet").unlink()
+    with pytest.raises(OSError, match="deep' cannot be written .Read-only file system"): measure_bipartite(Unwanted(), windows, **options, store=tmp_path / "new" / "deep")
+
+
+def test_a_full_disk_names_the_shard_and_leaves_what_is_whole(tmp_path, monkeypatch):
+    windows, options, sync = urn_windows(16, 8, 0), dict(lengths=[8], batch_size=4, store=tmp_path), os.fsync
+    room = iter(range(4))
+    def fsync(file): sync(file) if next(room, None) is not None else (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device"))
+    with monkeypatch.context() as full:
+        full.setattr("os.fsync", fsync)
+        with pytest.raises(OSError, match="scores-000008.parquet' cannot be written .No space left on device.*: make room"): measure_bipartite(PolyaUrn(), windows, **options)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["manifest.json", "scores-000000.parquet", "scores-000004.parquet", "windows.parquet"]
+    assert bipartite_mi(measure_bipartite(PolyaUrn(), windows, **options)).equals(bipartite_mi(measure_bipartite(PolyaUrn(), windows, lengths=[8], batch_size=4)))
 
 
 SCRIPT = """
@@ -371,3 +565,71 @@ def test_killed_many_times_the_table_is_the_same(tmp_path):
         assert (tmp_path / "killed" / f"{name}.parquet").read_bytes() == (tmp_path / "peaceful" / f"{name}.parquet").read_bytes()
     assert (tmp_path / "killed-table.parquet").read_bytes() == (tmp_path / "peaceful-table.parquet").read_bytes()
     assert Store.open(tmp_path / "killed").parameters["model"] == "llama"
+
+
+def test_two_processes_started_at_once_end_with_the_same_table(tmp_path):
+    "The same command twice: neither knows of the other."
+    peaceful, twice = str(tmp_path / "peaceful"), str(tmp_path / "twice")
+    subprocess.run([sys.executable, "-c", SCRIPT, peaceful], check=True)
+    script = SCRIPT.replace("-table.parquet", "-table-" + "{}.parquet").replace("sys.argv[1] + ", "sys.argv[1] + ", 1)
+    begin = "import sys, l2m.bipartite, l2m.scoring\nprint('ready', flush=True)\nsys.stdin.readline()\n"
+    both = [subprocess.Popen([sys.executable, "-c", begin + script.replace("{}", name), twice], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for name in "ab"]
+    for process in both: assert process.stdout.readline() == "ready\n"
+    for process in both: print(file=process.stdin, flush=True)
+    assert [process.wait(timeout=300) for process in both] == [0, 0]
+    for name in "ab":
+        assert (tmp_path / f"twice-table-{name}.parquet").read_bytes() == (tmp_path / "peaceful-table.parquet").read_bytes()
+    files = {folder: {p.name: p.read_bytes() for p in (tmp_path / folder).iterdir()} for folder in ("peaceful", "twice")}
+    assert files["twice"] == files["peaceful"]
+
+
+KILLED_AT_EVERY_STEP = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_bipartite import PolyaUrn, urn_windows
+from l2m.bipartite import bipartite_mi, measure_bipartite
+from l2m.runs import provenance, save_table
+root, windows = Path(sys.argv[1]), urn_windows(8, 8, 0)
+
+def work(folder):
+    scores = measure_bipartite(PolyaUrn(), windows, lengths=[4, 8], batch_size=4, store=folder / "store")
+    save_table(bipartite_mi(scores, draws=20), folder / "table.parquet", provenance(experiment="urn"))
+
+def dies_before(step, name, left):
+    def instead(*args):
+        if not left: os.kill(os.getpid(), signal.SIGKILL)
+        left.pop()
+        return step(*args)
+    setattr(os, name, instead)
+
+def is_killed(job):
+    if (pid := os.fork()) == 0:  # the threads of Polars do not survive a fork: nothing uses it in the parent
+        job()
+        os._exit(0)
+    status = os.waitpid(pid, 0)[1]
+    assert status in (0, signal.SIGKILL), status
+    return status == signal.SIGKILL
+
+def dying_work(folder, steps):
+    left = [None] * steps
+    for name in ("fsync", "replace", "unlink"): dies_before(getattr(os, name), name, left)
+    work(folder)
+
+assert not is_killed(lambda: work(root / "peaceful"))
+tables = lambda folder: {p.name: p.read_bytes() for p in folder.rglob("*.parquet")}
+for steps in range(1000):
+    folder = root / str(steps)
+    if not is_killed(lambda: dying_work(folder, steps)): break
+    assert tables(folder).items() <= tables(root / "peaceful").items()
+    assert not is_killed(lambda: work(folder)) and tables(folder) == tables(root / "peaceful")
+    assert not list(folder.rglob("*.part")), list(folder.rglob("*.part"))
+print(steps)
+"""
+
+
+def test_killed_at_any_step_of_writing_nothing_is_half_there(tmp_path):
+    "Killed before every single sync, rename and removal, of manifest, shards and tables: what is there is whole, and the next start ends with the same bytes."
+    done = subprocess.run([sys.executable, "-c", KILLED_AT_EVERY_STEP, str(tmp_path), str(Path(__file__).parent)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 12

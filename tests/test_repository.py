@@ -1,11 +1,12 @@
 "The checkout keeps its promises: exported, clean, described, installable, and without pickle."
-import ast, os, shutil, subprocess, sys, tomllib
+import ast, os, shlex, shutil, subprocess, sys, tomllib
 from pathlib import Path
 
 import nbformat, pytest, yaml
-from l2m.runs import checked_parameters, notebook_parameters
+from l2m.runs import checked_parameters, notebook_parameters, profile_parameters
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from papermill import inspect_notebook
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -66,10 +67,53 @@ def test_experiment_has_parameters_and_a_quick_profile(path):
     assert path.stem in yaml.safe_load((ROOT / "params/ci.yml").read_text())
 
 
+@pytest.mark.parametrize("path", EXPERIMENTS.values(), ids=EXPERIMENTS)
+def test_experiment_begins_with_its_own_parameters_in_its_first_cell(path):
+    cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    assert "parameters" in cells[0].metadata.get("tags", []) and f'parameters, folder = begin("{path.stem}", globals())' in cells[1].source
+    known = notebook_parameters(path)
+    assert set(inspect_notebook(path)) == set(known), "papermill would call a parameter unknown"
+    assert checked_parameters(path, {name: default for name, (_, default) in known.items()})
+    assert [name for name, (annotation, default) in known.items() if default is None and not annotation.startswith("Optional")] == []
+
+
+@pytest.mark.parametrize("path", [path for path in [*MODULES, *NOTEBOOKS] if "stores" not in path.stem], ids=name)
+def test_tables_are_read_by_their_name(path):
+    "Polars takes brackets and stars in a path for a pattern, unless it is told not to; a store reads bytes"
+    calls = [node for node in ast.walk(ast.parse(code_of(path))) if isinstance(node, ast.Call) and ast.unparse(node.func) in ("pl.read_parquet", "pl.scan_parquet")]
+    assert [node.lineno for node in calls if "glob" not in {keyword.arg for keyword in node.keywords}] == []
+
+
+@pytest.fixture(params=["my clone", "it's [v2]", "$HOME", 'a "b" `c`'])
+def elsewhere(tmp_path, request):
+    "A folder of any name with the Makefile in it; the commands that make would run there"
+    folder = tmp_path / request.param
+    (folder / ".venv").mkdir(parents=True)
+    shutil.copy(ROOT / "Makefile", folder)
+    for file in ("pyproject.toml", "constraints.txt", ".venv/installed"): (folder / file).touch()
+    return lambda *words: [shlex.split(line) for line in run("make", "--no-print-directory", "-n", *words, cwd=folder).splitlines()], folder
+
+
+def test_make_works_in_a_folder_of_any_name(elsewhere):
+    commands, folder = elsewhere
+    assert [words[words.index("--toc") + 1] for words in commands("book") if "--toc" in words] == [f"{folder}/_toc.yml"]
+    assert commands("reproduce", "RUN=a b/c")[-1] == [".venv/bin/l2m", "reproduce", "a b/c"]
+
+
+def test_make_takes_a_python_of_any_name(elsewhere):
+    commands, folder = elsewhere
+    (folder / ".venv/installed").unlink()
+    python = f"{folder.parent}/a folder/python3"
+    checked, made = [words for words in commands("demo", f"PYTHON={python}") if python in words]
+    assert made == [python, "-m", "venv", ".venv"] and checked[-1] == python
+    done = subprocess.run([sys.executable, *checked[1:]], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("path", PROFILES, ids=name)
 def test_profile_sets_parameters_that_exist(path):
-    for experiment, values in yaml.safe_load(path.read_text()).items():
-        assert checked_parameters(EXPERIMENTS[experiment], values)
+    for experiment in yaml.safe_load(path.read_text()):
+        assert checked_parameters(EXPERIMENTS[experiment], profile_parameters(path.stem, experiment))
 
 
 @pytest.mark.parametrize("path", [*MODULES, *NOTEBOOKS, *sorted((ROOT / "tests").glob("*.py"))], ids=name)

@@ -1,11 +1,14 @@
 "The measured history state against closed formulas, what a state may be without, the audit, and its command."
-import copy, json, math
+import collections, copy, json, math, types
+from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
 from hypothesis import assume, given, settings, strategies as st
-from transformers import AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, LlamaConfig
+from transformers.models.gemma4.modeling_gemma4 import apply_rotary_pos_emb
 from typer.testing import CliRunner
 
 from l2m.runs import app, repository
@@ -108,6 +111,7 @@ FORMULAS = {
     "mistral": sliding, "gemma2": sliding, "gemma3_text": sliding, "gpt_oss": sliding, "olmo3": sliding, "cohere2": sliding,
     "gemma3n_text": lambda c, n: sliding(c, n, c.num_hidden_layers - c.num_kv_shared_layers),
     "llama4_text": chunked,
+    "gemma4_text": lambda c, n: 5 * keys_values(c.per_layer_config[0]) * window(c, n) + keys_values(c.per_layer_config[5]) // 2 * n,
     "deepseek_v2": latent, "deepseek_v3": latent,
     "deepseek_v32": lambda c, n: latent(c, n) + c.num_hidden_layers * c.index_head_dim * n,
     "dots3_note_text": two_latents,
@@ -137,6 +141,8 @@ CONFIGURATIONS = {
     "mistral": dict(sliding_window=9), "gemma2": ALTERNATE, "gemma3_text": ALTERNATE, "gpt_oss": ALTERNATE | MOE, "olmo3": ALTERNATE, "cohere2": ALTERNATE,
     "gemma3n_text": dict(ALTERNATE, num_hidden_layers=6, num_kv_shared_layers=2, hidden_size_per_layer_input=8, vocab_size_per_layer_input=100, laurel_rank=4,
                          layer_types=["sliding_attention", "sliding_attention", "full_attention"] * 2, activation_sparsity_pattern=[0.5] + [0.0] * 5, intermediate_size=[128] * 6),
+    "gemma4_text": dict(num_hidden_layers=6, head_dim=16, num_global_key_value_heads=1, global_head_dim=32, sliding_window=9, attention_k_eq_v=True,
+                        hidden_size_per_layer_input=0, layer_types=["sliding_attention"] * 5 + ["full_attention"]),
     "llama4_text": dict(MOE, num_experts_per_tok=1, head_dim=16, attention_chunk_size=8, intermediate_size_mlp=128),
     "deepseek_v2": LATENT | MOE, "deepseek_v3": LATENT | MOE, "deepseek_v32": LATENT | MOE | dict(index_head_dim=16, index_n_heads=2, index_topk=4),
     "dots3_note_text": LATENT | MOE | dict(index_head_dim=16, index_n_heads=2, index_topk=4, sliding_window=9, swa_num_attention_heads=4, swa_num_key_value_heads=4,
@@ -259,6 +265,84 @@ def test_growth_is_found(size, law, limit):
 def test_an_unknown_growth_is_not_guessed(counts): assert find_growth(counts) is None
 
 
+# What follows from the rest is not counted
+def test_keys_that_are_also_the_values():
+    state, both = (history_state(configuration("gemma4_text") | dict(attention_k_eq_v=one), 1001) for one in (True, False))
+    assert state.scalars == 5 * 2 * 2 * 16 * 8 + 32 * 1000 and state.padding == 32 * 1000 + 1
+    rows = {row["kind"]: row for row in state.table().iter_rows(named=True) if row["layers"] == 1}
+    assert rows["keys from values"]["each"] == "0" and rows["keys from values"]["storage"] == "32·(ℓ−1)" and rows["values"]["scalars"] == 32_000
+    assert both.scalars == 5 * 2 * 2 * 16 * 8 + 2 * 2 * 32 * 1000 and both.padding == 1, "two projections with more heads"
+    [carries] = audit([configuration("gemma4_text")])["carries"]
+    assert carries == "keys, values: window; keys from values: not counted; values: linear"
+
+
+def test_keys_can_be_made_from_values():
+    torch.manual_seed(0)
+    body = AutoModelForCausalLM.from_config(load_configuration(configuration("gemma4_text"))).eval().get_decoder()
+    with torch.no_grad():
+        body.layers[5].self_attn.k_norm.weight.uniform_(0.5, 2)
+        kept = body(torch.randint(100, (1, 20)), use_cache=True).past_key_values.layers[5]
+        turn = body.rotary_emb(kept.values, torch.arange(20)[None], "full_attention")
+        again = apply_rotary_pos_emb((kept.values * body.layers[5].self_attn.k_norm.weight).transpose(1, 2), *turn, unsqueeze_dim=2).transpose(1, 2)
+    torch.testing.assert_close(again, kept.keys, atol=1e-5, rtol=1e-5)
+
+
+class Attends(torch.nn.Module):
+    "Keeps what `make` makes of the projections of an embedding of 12 scalars"
+    def __init__(self, make):
+        super().__init__()
+        self.embed, self.one, self.two, self.wide = torch.nn.Embedding(10, 12), torch.nn.Linear(12, 16), torch.nn.Linear(12, 16), torch.nn.Linear(12, 48)
+        self.make = make
+
+    def forward(self, tokens):
+        keys, values = self.make(self, self.embed(tokens))
+        return dict(logits=self.embed(tokens), keys=torch.cat([torch.zeros(1, 0, 16), keys], 1), values=values)
+
+
+def turned(x):
+    "Rotated by pairs, as by position"
+    pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
+    return torch.view_as_real(pairs * torch.polar(torch.ones(8), torch.arange(8.0))).flatten(-2)
+
+
+def sliced(model, x, *which):
+    slices = model.wide(x).split(16, -1)
+    return [turned(slices[i]) * 2 for i in which]
+
+
+@pytest.mark.parametrize("make, each", [
+    (lambda m, x: (m.one(x), m.two(x)), 32),
+    (lambda m, x: (turned(m.one(x)), m.two(x).tanh()), 32),
+    (lambda m, x: sliced(m, x, 1, 2), 32),
+    (lambda m, x: (m.two(m.one(x)[..., :12]), m.one(x)), 32),                                          # a projection of the other: not looked through
+    (lambda m, x: (m.one(x), m.one(x)), 32),                                                   # computed twice: two projections, as far as can be seen
+    (lambda m, x: 2 * (m.one(x),), 16),                                                        # the very same
+    (lambda m, x: (lambda u: (turned(u), torch.nn.functional.rms_norm(u, (16,))))(m.one(x)), 16),
+    (lambda m, x: sliced(m, x, 2, 2), 16),
+    (lambda m, x: (lambda u: (u.to(torch.float64).to(torch.float32), u.repeat(1, 1, 3)))(m.one(x)), 16),   # another precision, copies over heads
+    (lambda m, x: (lambda u: (u + m.two(x), u))(m.one(x)), 32),
+    (lambda m, x: (lambda u: (u + m.two(x), u, m.two(x)))(m.one(x))[:2], 32),
+    (lambda m, x: (torch.ones(1, x.shape[1], 16), m.one(x)), 32),                              # constants are kept all the same
+    (lambda m, x: (lambda u: (u[..., ::2].repeat(1, 1, 2), u[..., :8]))(m.one(x)), 12),        # places 0, 2, … 14 and 0 to 7: twelve different ones
+])
+def test_what_comes_out_of_one_projection_is_counted_once(make, each):
+    state = history_state(Attends(make), 101)
+    assert state.scalars == each * 100, state.table()
+    assert state.padding >= 0 and state.exponent == 1
+
+
+def test_a_key_in_a_window_follows_from_a_value_that_lasts():
+    class Windowed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.one = torch.nn.Embedding(10, 12), torch.nn.Linear(12, 16)
+
+        def forward(self, tokens):
+            u = self.one(self.embed(tokens))
+            return dict(logits=u, keys=u.tanh()[:, -8:], values=-u)
+    assert [history_state(Windowed(), n + 1).scalars for n in (1, 8, 9, 100)] == [16, 128, 144, 1600]
+
+
 # Models of one's own
 class Kept(torch.nn.Module):
     "Keeps its state in an attribute and returns logits alone in a dictionary"
@@ -291,6 +375,66 @@ def test_a_declared_state_is_a_number_of_scalars():
     class Roots:
         def state_size(self, length): return length**0.5
     assert int(history_state(Roots(), 10)) == 4 and history_state(Roots(), 1).exponent == 0.5
+
+
+@pytest.mark.parametrize("size", [math.nan, math.inf, -1, None, "many", True])
+def test_a_declared_state_must_be_a_number(size):
+    class Odd:
+        def state_size(self, length): return size
+    with pytest.raises(ValueError, match=r"state_size\(10\) of 'Odd': .* is no number of scalars"): int(history_state(Odd(), 10))
+    assert "is no number of scalars" in audit([Odd()])["error"][0]
+
+
+def test_a_number_is_no_method():
+    "Configurations of Mamba have a number called state_size, and so may a module"
+    module = Kept()
+    module.state_size = 3
+    assert int(history_state(module, 50)) == 8
+    class Number: state_size = 3
+    with pytest.raises(ValueError, match="it has no state_size"): history_state(Number(), 10)
+
+
+@pytest.mark.parametrize("wrap", [collections.UserDict, lambda d: types.SimpleNamespace(**d), lambda d: (d["logits"], d["memory"]), lambda d: [d["logits"], [d["memory"]]]])
+def test_a_module_that_returns_its_state(wrap):
+    class Returns(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = torch.nn.Embedding(10, 8)
+
+        def forward(self, tokens): return wrap(dict(logits=self.embed(tokens), memory=self.embed(tokens).cumsum(1)[:, -1]))
+    assert [int(history_state(Returns(), length)) for length in (1, 2, 50)] == [0, 8, 8]
+
+
+def test_a_module_with_a_configuration_of_its_own_kind():
+    for config in (dict(window=7), "small", LlamaConfig):
+        module = Kept()
+        module.config = config
+        assert int(history_state(module, 50)) == 8
+
+
+@pytest.mark.parametrize("kind", ["mamba", "falcon_mamba", "mamba2", "bamba", "falcon_h1", "llama", "gemma4_text"])
+def test_all_ways_to_give_a_configuration_agree(tmp_path, kind):
+    "As an object, as a dictionary, and as a folder, in which transformers writes infinities in its own way"
+    config = CONFIG_MAPPING[kind](**{k: v for k, v in configuration(kind).items() if k != "model_type"})
+    config.save_pretrained(tmp_path)
+    right = FORMULAS[kind](config, 10)
+    for given in (config, config.to_dict(), json.loads((tmp_path / "config.json").read_text()), tmp_path, str(tmp_path / "config.json")):
+        assert int(history_state(given, 11)) == right
+
+
+def test_a_type_is_its_class_defaults():
+    assert int(history_state("mamba", 11)) == int(history_state(CONFIG_MAPPING["mamba"](), 11)) == FORMULAS["mamba"](CONFIG_MAPPING["mamba"](), 10)
+
+
+@pytest.mark.parametrize("number", ["Infinity", "-Infinity", "NaN"])
+def test_floats_that_json_has_no_word_for(tmp_path, number):
+    values = configuration("llama") | dict(rms_norm_eps={"__float__": number}, nested=[{"deep": {"__float__": number}}])
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    for given in (values, tmp_path):
+        config = load_configuration(given)
+        assert str(config.rms_norm_eps) == str(config.nested[0]["deep"]) == str(float(number)) and int(history_state(given, 11)) == 4 * 64 * 10
+    with pytest.raises(ValueError, match="does not fit model_type 'llama': ValueError: could not convert string to float: 'wide'"):
+        history_state(values | dict(rms_norm_eps={"__float__": "wide"}), 11)
 
 
 def test_a_decoder_of_an_encoders_type(): assert int(history_state(dict(SMALL, model_type="bert", is_decoder=True), 11)) == 2 * 4 * 64 * 10
@@ -377,6 +521,44 @@ def test_needed_state_is_just_enough(length, beta, amplitude, price, vocabulary)
     assert need == 0 or price * need + math.log(vocabulary) == pytest.approx(amplitude * length**beta)
 
 
+def test_every_model_is_audited_by_itself(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    class Fails:
+        def state_size(self, length): return 1 / 0
+    good = [configuration(kind) for kind in ("llama", "mamba", "mistral")]
+    models = [*good, dict(model_type="bert"), tmp_path, 3, Fails(), configuration("rwkv"), "no/such.json"]
+    table = audit(models)
+    assert table["model"].to_list() == ["llama", "mamba", "mistral", "bert", str(tmp_path), "3", "Fails", "rwkv", "no/such.json"]
+    failed = table.filter(pl.col("error").is_not_null())
+    assert failed["model"].to_list() == ["bert", str(tmp_path), "3", "Fails", "no/such.json"]
+    for reason, words in zip(failed["error"], ("keeps nothing", "does not parse", "model is 3", "division by zero", "no configuration 'no/such.json'")):
+        assert words in reason and len(reason.splitlines()) == 1 and not reason.endswith(":")
+    assert all(failed[name].null_count() == len(failed) for name in table.columns if name not in ("model", "error"))
+    alone = audit([*good, configuration("rwkv")])
+    assert table.filter(pl.col("error").is_null()).equals(alone) and table.schema == alone.schema
+    assert audit([3]).schema == alone.schema
+    brief = summary(table)
+    assert brief["note"].to_list()[3:7] == failed["error"].to_list()[:4] and brief["exponent"][3] is None
+
+
+def test_equal_models_have_a_row_each():
+    table = audit([configuration("llama"), configuration("llama") | dict(num_hidden_layers=2)])
+    assert table["model"].to_list() == ["llama", "llama"] and table["scalars_4096"][0] == 2 * table["scalars_4096"][1]
+
+
+def test_a_state_larger_than_a_table_holds():
+    class Vast:
+        def state_size(self, length): return 10**30
+    [reason] = audit([Vast()])["error"]
+    assert reason == "scalars_4096 of 'Vast' is 1e+30, more than a table holds"
+
+
+def test_a_table_without_reasons_can_be_summed_up():
+    table = audit([configuration("llama")]).drop("error")
+    assert summary(table)["exponent"].to_list() == ["1"]
+    with pytest.raises(ValueError, match="the table has no column 'exponent': summary takes what audit returns"): summary(table.drop("exponent"))
+
+
 def test_sizes_and_dtypes():
     row = audit([configuration("llama")], lengths=[100], dtypes=["float32", "float8_e4m3fn"]).row(0, named=True)
     assert row["scalars_100"] == 4 * 2 * 2 * 16 * 99
@@ -401,10 +583,18 @@ FOREIGN = {"model_type": "foreign", "auto_map": {"AutoConfig": "foreign.ForeignC
     (FOREIGN, "needs code that comes with it: read it, then say trust_remote_code"),
     (dict(model_type="llama", hidden_size="wide"), "does not fit model_type 'llama'"),
     ("no/such/config.json", "no configuration 'no/such/config.json'"),
+    (dict(model_type="gemma4_assistant"), "ValueError: hidden_size_per_layer_input must be 0, got 256"),
+    (dict(model_type=["llama"]), r"model_type \['llama'\], which transformers .* does not know"),
+    (dict(model_type="llama", note=object()), "'llama' cannot be measured: TypeError"),
+    (dict(FOREIGN, width=1, model_type="stranger"), "needs code that comes with it"),
 ])
 def test_bad_models_are_one_clear_error(model, message):
     with pytest.raises(ValueError, match=message) as error: history_state(model, 10)
-    assert len(str(error.value).splitlines()) == 1
+    assert len(str(error.value).splitlines()) == 1 and not str(error.value).rstrip().endswith(":")
+
+
+def test_a_dictionary_brings_no_code():
+    with pytest.raises(ValueError, match="brings no code of its own: name the folder that has it"): history_state(FOREIGN, 10, trust_remote_code=True)
 
 
 @pytest.mark.parametrize("text, message", [("{", "does not parse"), ("[1]", "is no configuration: it holds a list"), ("", "does not parse"), ("\x00\xff", "does not parse")])
@@ -416,21 +606,107 @@ def test_bad_files_are_one_clear_error(tmp_path, text, message):
 
 def test_a_name_that_nobody_knows_offline(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ValueError, match="'nobody/nothing' is no file, no type of transformers, not in the shipped table"): history_state("nobody/nothing", 10)
+    with pytest.raises(ValueError, match="'nobody/nothing' is no file, no type of transformers, not in the shipped table .* the Hub cannot be reached"): history_state("nobody/nothing", 10)
 
 
-@pytest.mark.parametrize("length", [0, -1, 2.5, True, "10"])
+def test_the_hub_is_asked_once_where_it_cannot_be_reached(monkeypatch):
+    "Its client would try again for half a minute"
+    asked = []
+    def unreachable(url, **options):
+        asked.append(url)
+        raise ConnectionError("no network")
+    monkeypatch.setattr("l2m.state.get_hf_file_metadata", unreachable)
+    monkeypatch.setattr("httpx.Client.send", lambda *_, **__: pytest.fail("asked again"))
+    with pytest.raises(ValueError, match="the Hub cannot be reached"): history_state("nobody/nothing", 10)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("name", ["", " ", "3", "1984", "./x", "../x", "/x", "~/x", "~nobody-of-that-name/x", "x.json", "x.JSON", "some/x.gguf", "x.yaml", "a/b/c", "no such name", "x\\y", "https://huggingface.co/gpt2", "x" * 400, "x\0y",
+                                  Path("nobody/nothing")])
+def test_what_is_no_name_never_asks_the_hub(monkeypatch, name):
+    monkeypatch.setattr("l2m.state.get_hf_file_metadata", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr("transformers.PreTrainedConfig.get_config_dict", lambda *_, **__: pytest.fail("asked"))
+    with pytest.raises(ValueError, match="no configuration '.*': name a config.json, a folder that has one, or a model") as error: history_state(name, 10)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("model", [3, 2.5, None, True, [], ["llama"], {"llama"}, ("llama",), b"llama", LlamaConfig, object()])
+def test_what_is_no_model_is_refused_at_the_door(model):
+    with pytest.raises(ValueError, match="history_state: model is .*, expected text or a Path or a dict"): history_state(model, 10)
+    if not isinstance(model, (list, dict)):
+        with pytest.raises(ValueError, match="load_configuration: model is"): load_configuration(model)
+
+
+def test_paths_from_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text("\ufeff" + json.dumps(configuration("llama")))         # with the mark that some editors write
+    for name in ("~/mine", "~/mine/config.json", Path("~/mine")):
+        assert int(history_state(name, 11)) == 4 * 64 * 10
+
+
+def test_a_folder_of_a_known_name_does_not_stand_in_the_way(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "llama").mkdir()
+    assert load_configuration("llama").model_type == "llama"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no configuration 'empty/config.json'"): history_state("empty", 10)
+    (tmp_path / "notes").write_text("words")
+    with pytest.raises(ValueError, match="'notes' does not parse"): history_state("notes", 10)
+
+
+@pytest.mark.parametrize("length", [0, -1, 2.5, True, "10", None, math.nan, math.inf, [10]])
 def test_lengths_are_numbers_of_tokens(length):
-    with pytest.raises(ValueError, match="is no number of tokens"): history_state(configuration("llama"), length)
+    with pytest.raises(ValueError, match="history_state: length is .*, expected a whole number, at least 1"): history_state(configuration("llama"), length)
+    with pytest.raises(ValueError, match="at: length is"): bare(Growth(1, "linear")).at(length)
+
+
+def test_lengths_of_other_libraries(): assert history_state(configuration("llama"), np.int32(10**9)).scalars == 4 * 64 * (10**9 - 1)
 
 
 @pytest.mark.parametrize("options, message", [
     (dict(beta=1.2), "beta 1.2"), (dict(beta=0.5, interval=(0.6, 0.7)), "expected 0 < low <= beta <= high < 1"), (dict(amplitude=0), "must be positive"),
-    (dict(nats_per_scalar=-1), "must be positive"), (dict(amplitude=math.nan), "must be positive"), (dict(nats_per_scalar=math.inf), "must be positive"),
-    (dict(dtypes=["bf17"]), "dtype 'bf17' is unknown"), (dict(dtypes=["float32", "uint4"]), "dtype 'uint4'"), (dict(dtypes=["bool"]), "dtype 'bool'"), (dict(dtypes=["nn"]), "dtype 'nn'"), (dict(lengths=[]), "at least one length"), (dict(lengths=[0]), "length 0"),
+    (dict(nats_per_scalar=-1), "must be positive"), (dict(amplitude=math.nan), "amplitude is nan"), (dict(nats_per_scalar=math.inf), "nats_per_scalar is inf"),
+    (dict(amplitude=1e300, nats_per_scalar=1e-300), "must be positive"), (dict(beta=math.nan), "beta is nan"), (dict(beta=1), "beta 1"), (dict(beta="0.76"), "beta is '0.76'"),
+    (dict(interval=0.7), "interval is 0.7"), (dict(interval=(0.7, math.nan)), "interval is"), (dict(interval=(0.7,)), "interval is"),
+    (dict(lengths=64), r"lengths is 64, expected a list of whole numbers, .*: write \[64\]"), (dict(lengths=[10.5]), "lengths is"), (dict(lengths=[10**30]), "lengths is"),
+    (dict(dtypes="bfloat16"), r"write \['bfloat16'\]"), (dict(dtypes=[]), "at least one length and one dtype"), (dict(trust_remote_code="no"), "trust_remote_code is 'no'"),
+    (dict(dtypes=["bf17"]), "dtype 'bf17' is unknown"), (dict(dtypes=["float32", "uint4"]), "dtype 'uint4'"), (dict(dtypes=["bool"]), "dtype 'bool'"), (dict(dtypes=["nn"]), "dtype 'nn'"), (dict(lengths=[]), "at least one length"), (dict(lengths=[0]), r"lengths is \[0\]"),
 ])
 def test_bad_laws_are_refused_before_the_work(options, message):
     with pytest.raises(ValueError, match=message): audit(["never looked at"], **options)
+
+
+@pytest.mark.parametrize("models, message", [
+    ([], "models is empty: name at least one model"), ((), "models is empty"), ("llama", r"audit: models is 'llama', expected a list: write \['llama'\]"),
+    (dict(model_type="llama"), "audit: models is .*, expected a list"), (LlamaConfig(), r"expected a list: write \[a transformers.LlamaConfig\]"), (None, "models is None"), ({"llama"}, "models is"), (3, r"write \[3\]"),
+])
+def test_models_are_a_list(models, message):
+    with pytest.raises(ValueError, match=message) as error: audit(models)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("law, message", [
+    ((math.nan, 2.27, 0.06), "beta is nan"), ((0.76, math.inf, 0.06), "amplitude is inf"), ((0.76, 2.27, math.nan), "nats_per_scalar is nan"),
+    ((1, 2.27, 0.06), "beta 1: expected 0 < beta < 1"), ((0, 2.27, 0.06), "beta 0"), ((-0.5, 2.27, 0.06), "beta -0.5"), ((0.76, -1, 0.06), "must be positive"), ((0.76, 2.27, 0), "must be positive"),
+])
+def test_a_law_that_is_none(law, message):
+    with pytest.raises(ValueError, match=message): needed_state(1000, *law)
+    with pytest.raises(ValueError, match=message): falls_short(bare(Growth(1, "linear")), *law)
+
+
+@pytest.mark.parametrize("length, vocabulary", [(0, None), (2.5, None), (math.nan, None), (10**30, None), (10, 0), (10, -3), (10, 2.5)])
+def test_a_need_at_no_length(length, vocabulary):
+    with pytest.raises(ValueError, match="needed_state: (length|vocabulary) is"): needed_state(length, 0.76, 2.27, 0.06, vocabulary)
+
+
+def test_falls_short_takes_a_state():
+    with pytest.raises(ValueError, match="falls_short: state is 'llama', expected a HistoryState"): falls_short("llama", 0.76, 2.27, 0.06)
+
+
+@pytest.mark.parametrize("dtype", ["nonsense", "uint4", "bool", "Tensor"])
+def test_bytes_of_a_dtype(dtype):
+    with pytest.raises(ValueError, match=f"dtype '{dtype}' is unknown or does not fill whole bytes"): bare(Growth(1, "linear")).bytes(dtype)
 
 
 def test_a_local_folder_with_its_own_code(tmp_path):
@@ -499,3 +775,27 @@ def test_command_prints_and_writes(tmp_path, config_file):
 def test_wrong_commands_are_one_clear_error(arguments, message):
     done = command(*arguments)
     assert done.exit_code == 1 and message in done.output and len(done.output.splitlines()) == 1
+
+
+def test_a_command_reports_each_model_by_itself(tmp_path, config_file):
+    (tmp_path / "bad.json").write_text("{")
+    output = tmp_path / "new" / "folder" / "audit.csv"
+    done = command(config_file, tmp_path / "bad.json", "openai-community/gpt2", "--output", output)
+    assert done.exit_code == 1 and f"error: '{tmp_path / 'bad.json'}' does not parse" in done.stderr and "Traceback" not in done.output
+    assert f"| {config_file}" in done.stdout and "| openai-community/gpt2" in done.stdout and "needs, at 0.06 nats a scalar" in done.stdout
+    table = pl.read_csv(output)
+    assert table["scalars_4096"].to_list() == [4 * 128 * 19, None, 2 * 12 * 768 * 4095] and "does not parse" in table["error"][1]
+
+
+@pytest.mark.parametrize("output, message", [("", "is a folder"), ("folder.md", "is a folder"), ("file/audit.md", "cannot be written"), ("/proc/audit.md", "cannot be written"), ("audit", "no known ending")])
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch, output, message):
+    monkeypatch.setattr("l2m.state.history_state", lambda *_: pytest.fail("worked"))
+    (tmp_path / "folder.md").mkdir()
+    (tmp_path / "file").write_text("")
+    done = command("llama", "--output", tmp_path / output if output else f"{tmp_path}/folder.md/")
+    assert done.exit_code == 1 and message in done.stderr and len(done.output.splitlines()) == 1
+
+
+def test_an_output_at_home(tmp_path, config_file, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert command(config_file, "--output", "~/made/audit.md").exit_code == 0 and (tmp_path / "made" / "audit.md").exists()

@@ -226,6 +226,8 @@ def test_divergence_without_nan_is_noticed():
     (lambda b: b[: len(b) // 2], "is damaged or cut short"),
     (lambda b: b[:4], "is damaged or cut short"),
     (lambda b: b"", "is damaged or cut short"),
+    (lambda b: b[:-1000] + bytes([b[-1000] ^ 1]) + b[-999:], r"is damaged or cut short \(its checksum is wrong"),
+    (lambda b: b.replace(b'learning_rate', b'Learning_rate'), r"is damaged or cut short \(its checksum is wrong"),
 ])
 def test_damaged_checkpoints_are_refused(plain, tmp_path, change, message):
     (tmp_path / "checkpoint.safetensors").write_bytes(change(plain[1].read_bytes()))
@@ -311,3 +313,20 @@ def test_a_measured_run_is_made_once(tmp_path):
     assert tables[0].equals(tables[1]) and len(calls) == 1 and len(store.read("run-curve")) == 5
     assert {"position", "kl", "kl_stderr", "nll", "average", "average_stderr", "seconds"} <= set(tables[0].columns)
     assert not list(tmp_path.glob("*.run"))
+
+
+def test_a_process_that_does_the_same_run_may_finish_first(tmp_path):
+    "The folder of the run is gone when the other has kept the result; this one ends with the same numbers."
+    store, plan = Store(tmp_path, {"work": 1}), Plan(5, 4, 0.01, warmup=1)
+    make = lambda: measured(store, "run", gpt2, TASK, plan, 20, 10)
+    def late():
+        def build():
+            first.append(make())
+            return gpt2()
+        return measured(store, "run", build, TASK, plan, 20, 10)
+    first = []
+    assert late().drop("seconds").equals(first[0].drop("seconds")) and not list(tmp_path.glob("*.run"))
+    checkpoint = Checkpoint(tmp_path / "gone" / "checkpoint.safetensors", {})
+    model = gpt2()
+    checkpoint.write(model, torch.optim.AdamW(model.parameters()), [(0, 1.0, 8, 0.1)])
+    assert checkpoint.path.exists()

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PIECE', 'PATIENCE', 'READERS', 'NAMED', 'STRETCH', 'SKETCHES', 'BATCH', 'MANY', 'PART', 'line_ends', 'Page',
            'page_of', 'unwrap', 'sequence', 'running_text', 'language_code', 'sentence_starts', 'Document', 'Corpus',
-           'choose_columns', 'wiki_prose', 'kern_notes', 'Named', 'load_corpus', 'body', 'sketch', 'Echoes', 'distinct',
-           'chars_added', 'first_tokens', 'ticket', 'place_windows', 'Windows', 'document_tokens', 'longest_length',
-           'token_windows']
+           'choose_columns', 'wiki_prose', 'kern_notes', 'Named', 'load_corpus', 'body', 'sketch', 'Echoes', 'copies',
+           'elsewhere', 'distinct', 'chars_added', 'first_tokens', 'ticket', 'place_windows', 'Windows',
+           'document_tokens', 'longest_length', 'token_windows']
 
 # %% ../nbs/02_corpora.ipynb #02-corpora-003
 import bz2
@@ -72,12 +72,14 @@ class Page:
         share: float = 0.8,  # of the width, that a line has to fill
     ) -> bool:  # True where the page's width explains the break between them
         "Whether the first word below would not have fitted on the line, give or take a fifth of the width."
-        word = below.lstrip()[:6] if self.dense else below.split(None, 1)[0]
-        return len(line) + (not self.dense) + len(word) > share * self.width
+        word = below.split(None, 1)[0]
+        if self.dense:  # Chinese breaks nearly anywhere, Thai between words that nothing parts
+            return len(line) + (2 if east_asian_width(word[0]) in "FW" else min(6, len(word))) > share * self.width
+        return len(line) + 1 + len(word) > share * self.width
 
 # %% ../nbs/02_corpora.ipynb #02-corpora-011
 _SENTENCE_END = re.compile(r"[.!?…؟۔।॥։።፧།][\"'”’»)\]]*(?:\s+(\S)|$)|[。！？｡．][”’』」）》]*(\S)?")
-_PAUSE = re.compile(r"[,;:—،؛、，；：]\s*(\S)?")
+_PAUSE = re.compile(r"[,;:](?:\s+(\S)|$)|[—،؛、，；：]\s*(\S)?")
 
 
 def _inside(mark: re.Pattern, lines: list[str]) -> int:
@@ -107,13 +109,14 @@ def page_of(
     "The page that a document was wrapped for."
     visible = sorted((line for line in lines if line), key=len)
     widest = visible[int(0.95 * (len(visible) - 1))] if visible else ""
-    if len(visible) < 2 or len(widest) > 120 or not 30 <= _columns(widest) <= 120:
+    if len(visible) < 2 or len(widest) > 120 or _columns(widest) < 30:
         return None
     dense = 2 * sum(len(_WORDS_TOUCH.findall(line)) for line in visible) > sum(map(len, visible))
-    page, breaks = Page(len(widest), dense), [(line, below) for line, below in pairwise(lines) if line and below]
+    page = Page(len(widest), dense)
+    breaks = [(line, below) for line, below in pairwise(lines) if line and below]
     full = [(line, below) for line, below in breaks if page.wraps(line, below) and (dense or " " in line)]
-    capitals = sum(below.lstrip()[0].isupper() for _, below in full)
-    likely = 2 * len(full) > len(breaks) and 2 * capitals <= len(full)
+    fresh = sum(below.lstrip()[0].isupper() or below.lstrip()[0].isdigit() for _, below in full)
+    likely = 2 * len(full) > len(breaks) and 2 * fresh <= len(full)
     return page if likely and _runs_on(page, full, len(breaks)) else None
 
 # %% ../nbs/02_corpora.ipynb #02-corpora-012
@@ -225,7 +228,7 @@ def _segmenter(language: str) -> pysbd.Segmenter:
 
 # %% ../nbs/02_corpora.ipynb #02-corpora-021
 _NO_END = re.compile(r"(?:[\w,'’‘\"“”«»–—]|[^\S\r])*")
-_MASK = str.maketrans(dict.fromkeys("[]{}\\|*+^$", "_"))
+_MASK = str.maketrans(dict.fromkeys("()[]{}\\|*+^$", "_"))
 
 
 def _sentences(paragraph: str, language: str) -> list[str]:
@@ -685,11 +688,11 @@ def load_corpus(
 
 # %% ../nbs/02_corpora.ipynb #prose-e1
 _GUTENBERG = r"PROJECT GUTENBERG(?:['’]?S)?(?:[ -]TM)?\b"
+_MARK = r"\*{3} ?%s OF (?:THE|THIS)(?: COPYRIGHTED)? " + _GUTENBERG
 _WORK_BEGINS = re.compile(
-    rf"\*{{3}} ?START OF (?:THE|THIS)(?: COPYRIGHTED)? {_GUTENBERG}(?:[^*]{{0,500}}\*{{3}}|[^\n]*)|\*END[ *]*THE SMALL PRINT![^\n]*",
-    re.I,
+    rf"{_MARK % 'START'}(?:[^*]{{0,500}}\*{{3}}|[^\n]*)|\*END[ *]*THE SMALL PRINT![^\n]*", re.I
 )
-_WORK_ENDS = re.compile(rf"\*{{3}} ?END OF (?:THE|THIS)(?: COPYRIGHTED)? {_GUTENBERG}|^ *END OF (?:(?:THE|THIS) )?{_GUTENBERG}", re.I | re.M)
+_WORK_ENDS = re.compile(rf"{_MARK % 'END'}|^ *END OF (?:(?:THE|THIS) )?{_GUTENBERG}", re.I | re.M)
 
 
 def body(
@@ -704,7 +707,7 @@ def body(
     return max(begins, default=0), high
 
 # %% ../nbs/02_corpora.ipynb #prose-e4
-STRETCH = 96  # letters that are compared at once
+STRETCH = 64  # letters that are compared at once
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _DROP = bytes(byte for byte in range(128) if not chr(byte).isalnum())
 
@@ -744,7 +747,8 @@ class Echoes:
         "The same documents, sketched on their way."
         for document in documents:
             text = document.text[slice(*body(document.text))]
-            self.digests[document.id] = hashlib.blake2b(_letters(text) or document.id.encode(), digest_size=16).digest()
+            letters = _letters(text)
+            self.digests[document.id] = hashlib.sha256(letters).digest() if len(letters) >= STRETCH else document.id
             self.sketches[document.id] = self._below(sketch(text))
             self.total += len(self.sketches[document.id])
             while self.total > SKETCHES:  # fewer anchors for all
@@ -765,44 +769,50 @@ class Echoes:
         order = np.argsort(hashes, kind="stable")
         return names, hashes[order], owners[order]
 
-    def copies(self) -> dict[str, str]:  # name -> the document it repeats
-        "Documents that repeat another one, which is kept."
-        names, hashes, owners = self.index
-        first = np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)]
-        model = owners[np.flatnonzero(first)][np.cumsum(first) - 1]
-        pairs, shared = np.unique(np.stack([owners, model])[:, model != owners], axis=1, return_counts=True)
-        sizes, found, equal = [len(self.sketches[name]) for name in names], {}, {}
-        for name in names:
-            if (original := equal.setdefault(self.digests[name], name)) != name:
-                found[name] = original
-        for (copy, original), count in zip(pairs.T, shared):
-            if sizes[copy] >= 8 and count >= 2 / 3 * sizes[original] and names[original] not in found:
-                found.setdefault(names[copy], names[original])
-        return found
+# %% ../nbs/02_corpora.ipynb #prose-e6b
+def copies(
+    echoes: Echoes,
+) -> dict[str, str]:  # name of a copy -> name of the document it repeats
+    "Documents that repeat another one: the longer one is kept, and of equals the first by name."
+    names, hashes, owners = echoes.index
+    sizes, found, first_with = [len(echoes.sketches[name]) for name in names], {}, {}
+    for name in names:
+        if (original := first_with.setdefault(echoes.digests[name], name)) != name:
+            found[name] = original
+    new = np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)]
+    model = owners[np.flatnonzero(new)][np.cumsum(new) - 1]  # the largest document with the same hash
+    pairs, shared = np.unique((owners * len(names) + model)[model != owners], return_counts=True)
+    for pair, count in zip(pairs, shared):
+        copy, original = divmod(int(pair), len(names))
+        if sizes[copy] >= 8 and count >= 2 / 3 * sizes[original] and names[original] not in found:
+            found.setdefault(names[copy], names[original])
+    return found
 
-    def elsewhere(
-        self,
-        text: str,  # a passage
-        apart: set[str],  # names of documents that do not count
-    ) -> str | None:  # name of a document that has half of its stretches
-        "Where else a passage stands."
-        names, hashes, owners = self.index
-        own = self._below(sketch(text))
-        low, high = (np.searchsorted(hashes, own, side) for side in ("left", "right"))
-        found = [{names[owner] for owner in owners[a:b]} - apart for a, b in zip(low, high) if b - a > 1]
-        most, times = max(Counter(chain(*found)).items(), key=lambda item: (item[1], item[0]), default=("", 0))
-        return most if len(own) > 2 and 2 * times >= len(own) else None
+
+def elsewhere(
+    echoes: Echoes,
+    text: str,  # a passage
+    apart: set[str],  # names of documents that do not count
+) -> str | None:  # name of a document that has half of its stretches
+    "Where else a passage stands."
+    names, hashes, owners = echoes.index
+    own = echoes._below(sketch(text))
+    low, high = (np.searchsorted(hashes, own, side) for side in ("left", "right"))
+    found = [{names[owner] for owner in owners[a:b]} - apart for a, b in zip(low, high) if b - a > 1]
+    most, times = max(Counter(chain(*found)).items(), key=lambda item: (item[1], item[0]), default=("", 0))
+    return most if len(own) > 2 and 2 * times >= len(own) else None
 
 # %% ../nbs/02_corpora.ipynb #prose-e7
 def _name_copies(echoes: Echoes, corpus: Corpus) -> dict[str, str]:
     "The copies in a corpus, and a warning that names them."
-    if copies := echoes.copies():
-        some = ", ".join(f"{copy!r} repeats {original!r}" for copy, original in islice(sorted(copies.items()), 3))
+    if found := copies(echoes):
+        some = ", ".join(f"{copy!r} repeats {original!r}" for copy, original in islice(sorted(found.items()), 3))
         warnings.warn(
-            f"{len(copies)} documents of corpus {corpus.name!r} repeat others and are left out: {some}{', …' * (len(copies) > 3)}",
+            f"{len(found)} of the documents of corpus {corpus.name!r} repeat others and are left out: "
+            f"{some}{', …' * (len(found) > 3)}",
             stacklevel=5,
         )
-    return copies
+    return found
 
 
 def _without(corpus: Corpus, names: dict[str, str]) -> Corpus:
@@ -912,27 +922,29 @@ def place_windows(
                     heapq.heappush(stretches, (begin - end, begin))
 
 # %% ../nbs/02_corpora.ipynb #prose-w0
+_ORIGIN = ("corpus", "corpus_fingerprint", "tokenizer")
 _COLUMNS = {"document": pl.String, "start": pl.Int64, "tokens": pl.List(pl.Int64), "chars": pl.List(pl.Int64)}
-_COLUMNS |= dict.fromkeys(("corpus", "corpus_fingerprint", "tokenizer"), pl.String)
+_COLUMNS |= dict.fromkeys(_ORIGIN, pl.String)
 
 
-def _check_windows(table: pl.DataFrame) -> None:
-    "Refuse a table that does not hold windows."
-    remedy = "expected the table of `Windows.table`, whole: draw the windows again"
-    if not isinstance(table, pl.DataFrame) or not set(_COLUMNS) <= set(table.columns) or table.is_empty():
-        columns = ", ".join(table.columns) if isinstance(table, pl.DataFrame) else type(table).__name__
-        raise ValueError(f"no table of windows: {columns or 'empty'}, where {', '.join(_COLUMNS)} are needed; {remedy}")
+def _damage(table: pl.DataFrame) -> str:
+    "What is wrong with a table of windows; nothing where it is whole."
+    if missing := [name for name in _COLUMNS if name not in table.columns]:
+        return f"has no column {missing[0]!r}"
+    if table.is_empty():
+        return "has no rows"
     for name, kind in _COLUMNS.items():
         values = table[name]
         if values.dtype != kind or values.null_count():
-            raise ValueError(f"column {name!r} of a table of windows holds {values.dtype} with {values.null_count()} nulls, not {kind}: {remedy}")
-        if kind.is_nested() and (values.list.len().n_unique() > 1 or values.list.len()[0] == 0 or values.explode().null_count()):
-            raise ValueError(f"column {name!r} of a table of windows holds rows of unequal or no length, or nulls: {remedy}")
-    if table["tokens"].list.len()[0] != table["chars"].list.len()[0] or min(table["tokens"].explode().min(), table["chars"].explode().min(), table["start"].min()) < 0:
-        raise ValueError(f"tokens, chars and starts of a table of windows do not belong together, or are negative: {remedy}")
-    for name in ("corpus", "corpus_fingerprint", "tokenizer"):
-        if table[name].n_unique() > 1:
-            raise ValueError(f"windows of several {name}s in one table, {', '.join(map(repr, table[name].unique().sort()[:2]))}: {remedy}")
+            return f"holds {values.dtype} with {values.null_count()} nulls in column {name!r}, not {kind}"
+    rows = pl.concat([table["tokens"].list.len(), table["chars"].list.len()])
+    if rows.n_unique() > 1 or rows[0] == 0:
+        return "holds windows of unequal or no length"
+    numbers = [table["tokens"].explode(), table["chars"].explode(), table["start"]]
+    if any(values.null_count() or values.min() < 0 for values in numbers):
+        return "holds negative or missing tokens, characters or starts"
+    mixed = [name for name in _ORIGIN if table[name].n_unique() > 1]
+    return f"holds windows of more than one {mixed[0]}" if mixed else ""
 
 # %% ../nbs/02_corpora.ipynb #02-corpora-070
 @checked
@@ -962,18 +974,20 @@ class Windows:
         "One row a window; `Windows.from_table` is the way back."
         columns = {"document": self.documents, "start": self.starts}
         arrays = {"tokens": self.tokens.numpy(), "chars": self.chars.numpy()}
-        origin = {name: [getattr(self, name)] * len(self) for name in ("corpus", "corpus_fingerprint", "tokenizer")}
+        origin = {name: [getattr(self, name)] * len(self) for name in _ORIGIN}
         return pl.DataFrame(columns | arrays | origin).cast({k: pl.List(pl.Int64) for k in arrays})
 
     @classmethod
+    @checked
     def from_table(
         cls,
         table: pl.DataFrame,  # as made by `table`, or read back from Parquet
     ) -> "Windows":
         "Windows from their table."
-        _check_windows(table)
+        if damage := _damage(table):
+            raise ValueError(f"the table of windows {damage}: expected one as `Windows.table` makes it; draw the windows again")
         tokens, chars = (torch.tensor(table[name].to_list()) for name in ("tokens", "chars"))
-        origin = (table[name][0] for name in ("corpus", "corpus_fingerprint", "tokenizer"))
+        origin = (table[name][0] for name in _ORIGIN)
         return cls(tokens, table["document"].to_list(), table["start"].to_list(), chars.to(torch.int32), *origin)
 
 # %% ../nbs/02_corpora.ipynb #02-corpora-072
@@ -999,7 +1013,9 @@ def _reaching(batch: list[Document], length: int, tokenizer, language: str | Non
     return [document for i, document in enumerate(batch) if counts.get(i, length) >= length]
 
 
-def _draw(corpus: Corpus, tokenizer, length: int, n: int, seed: int, watch: Callable = iter, tally: dict | None = None) -> list[tuple]:
+def _draw(
+    corpus: Corpus, tokenizer, length: int, n: int, seed: int, watch: Callable = iter, tally: dict | None = None
+) -> list[tuple]:
     "The lottery: at most `n` tuples (round, ticket, document id, place), in order."
     tally = {} if tally is None else tally  # name -> tokens of the documents that were tokenised as a whole
     kept = []  # (-round, -ticket, id, place): the largest key on top
@@ -1020,9 +1036,9 @@ def _draw(corpus: Corpus, tokenizer, length: int, n: int, seed: int, watch: Call
     return sorted(((-turn, -mine, name, place) for turn, mine, name, place in kept), key=lambda key: key[:2])
 
 # %% ../nbs/02_corpora.ipynb #prose-d2
-def _warn_of_echoes(corpus: Corpus, echoes: Echoes, copies: dict[str, str], kept: list[tuple]) -> None:
+def _warn_of_echoes(corpus: Corpus, echoes: Echoes, again: dict[str, str], kept: list[tuple]) -> None:
     "A warning where more than a few windows stand in another document too."
-    found = ((name, echoes.elsewhere(place.text, {name, *copies})) for _, _, name, place in kept)
+    found = ((name, elsewhere(echoes, place.text, {name, *again})) for _, _, name, place in kept)
     echo = [(name, other) for name, other in found if other]
     if len(echo) > max(1, len(kept) / 50):
         warnings.warn(
@@ -1036,11 +1052,11 @@ def _draw_distinct(corpus: Corpus, tokenizer, length: int, n: int, seed: int, ta
     "The lottery without copies of documents, and the corpus without them."
     echoes = Echoes()
     kept = _draw(corpus, tokenizer, length, n, seed, echoes.watch, tally)
-    copies = _name_copies(echoes, corpus)
-    corpus = _without(corpus, copies)
-    if any(name in copies for _, _, name, _ in kept):
+    again = _name_copies(echoes, corpus)
+    corpus = _without(corpus, again)
+    if any(name in again for _, _, name, _ in kept):
         kept = _draw(corpus, tokenizer, length, n, seed)
-    _warn_of_echoes(corpus, echoes, copies, kept)
+    _warn_of_echoes(corpus, echoes, again, kept)
     return corpus, kept
 
 # %% ../nbs/02_corpora.ipynb #02-corpora-074
@@ -1113,8 +1129,8 @@ def _check_room(corpus: Corpus, tokenizer, length: int, n: int) -> None:
             room.append((high - low) / (head.end - head.start))
     if sum(room) < n / 2 and len(room) > 1:
         raise ValueError(
-            f"{n} windows of {length} tokens are more than corpus {corpus.name!r} gives: {len(room)} of its documents reach {length} "
-            f"tokens, with room for about {sum(room):.0f} windows: choose n <= {sum(max(1, int(share / 2)) for share in room)}"
+            f"{n} windows of {length} tokens are more than corpus {corpus.name!r} gives: {len(room)} of its documents "
+            f"reach {length} tokens, with room for about {sum(room):.0f} windows: choose n <= {sum(max(1, int(share / 2)) for share in room)}"
         )
 
 

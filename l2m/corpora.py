@@ -152,6 +152,7 @@ def _joint(line: str, below: str, page: Page) -> str:
     return "" if hyphen or (any if page.dense else all)(touch) else " "
 
 
+@checked
 def unwrap(
     text: str,  # with line ends of any kind
 ) -> str:  # running text: lines end with "\n", and only where a paragraph, a heading or a verse does
@@ -695,6 +696,7 @@ _WORK_BEGINS = re.compile(
 _WORK_ENDS = re.compile(rf"{_MARK % 'END'}|^ *END OF (?:(?:THE|THIS) )?{_GUTENBERG}", re.I | re.M)
 
 
+@checked
 def body(
     text: str,  # running text
 ) -> tuple[int, int]:  # character offsets: where the work begins, and where it ends

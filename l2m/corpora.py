@@ -6,8 +6,8 @@
 __all__ = ['PIECE', 'PATIENCE', 'READERS', 'REMEDIES', 'NAMED', 'STRETCH', 'SKETCHES', 'BATCH', 'MANY', 'PART', 'line_ends',
            'Page', 'page_of', 'unwrap', 'sequence', 'running_text', 'language_code', 'sentence_starts', 'Document',
            'Corpus', 'choose_column', 'wiki_prose', 'kern_notes', 'Named', 'load_corpus', 'body', 'sketch', 'Echoes',
-           'distinct', 'chars_added', 'encode', 'first_tokens', 'ticket', 'place_windows', 'Windows', 'document_tokens',
-           'longest_length', 'token_windows']
+           'copies', 'elsewhere', 'distinct', 'chars_added', 'encode', 'first_tokens', 'ticket', 'place_windows',
+           'Windows', 'document_tokens', 'longest_length', 'token_windows']
 
 # %% ../nbs/02_corpora.ipynb #m3
 import bz2
@@ -76,12 +76,14 @@ class Page:
         share: float = 0.8,  # of the width, that a line has to fill
     ) -> bool:  # True where the page's width explains the break between them
         "Whether the first word below would not have fitted on the line, give or take a fifth of the width."
-        word = below.lstrip()[:6] if self.dense else below.split(None, 1)[0]
-        return len(line) + (not self.dense) + len(word) > share * self.width
+        word = below.split(None, 1)[0]
+        if self.dense:  # Chinese breaks nearly anywhere, Thai between words that nothing parts
+            return len(line) + (2 if east_asian_width(word[0]) in "FW" else min(6, len(word))) > share * self.width
+        return len(line) + 1 + len(word) > share * self.width
 
 # %% ../nbs/02_corpora.ipynb #m13
 _SENTENCE_END = re.compile(r"[.!?…؟۔।॥։።፧།][\"'”’»)\]]*(?:\s+(\S)|$)|[。！？｡．][”’』」）》]*(\S)?")
-_PAUSE = re.compile(r"[,;:—،؛、，；：]\s*(\S)?")
+_PAUSE = re.compile(r"[,;:](?:\s+(\S)|$)|[—،؛、，；：]\s*(\S)?")
 
 
 def _inside(mark: re.Pattern, lines: list[str]) -> int:
@@ -100,19 +102,25 @@ def _runs_on(page: Page, full: list[tuple[str, str]], breaks: int) -> bool:
     return 2 * sentences > -len(full) and (page.dense or pauses > 0 or len(full) >= 20)
 
 
+def _columns(line: str) -> int:
+    "The width of a line on paper: Chinese characters take two columns."
+    return len(line) if line.isascii() else len(line) + sum(east_asian_width(character) in "FW" for character in line)
+
+
 def page_of(
     lines: list[str],  # of one document, without blanks at their ends
 ) -> Page | None:  # None for text that is not hard-wrapped
     "The page that a document was wrapped for."
     visible = sorted((line for line in lines if line), key=len)
     widest = visible[int(0.95 * (len(visible) - 1))] if visible else ""
-    if not 30 <= len(widest) + sum(east_asian_width(character) in "FW" for character in widest) <= 120:
+    if len(visible) < 2 or len(widest) > 120 or _columns(widest) < 30:
         return None
     dense = 2 * sum(len(_WORDS_TOUCH.findall(line)) for line in visible) > sum(map(len, visible))
-    page, breaks = Page(len(widest), dense), [(line, below) for line, below in pairwise(lines) if line and below]
+    page = Page(len(widest), dense)
+    breaks = [(line, below) for line, below in pairwise(lines) if line and below]
     full = [(line, below) for line, below in breaks if page.wraps(line, below) and (dense or " " in line)]
-    capitals = sum(below.lstrip()[0].isupper() for _, below in full)
-    likely = 2 * len(full) > len(breaks) and 2 * capitals <= len(full)
+    fresh = sum(below.lstrip()[0].isupper() or below.lstrip()[0].isdigit() for _, below in full)
+    likely = 2 * len(full) > len(breaks) and 2 * fresh <= len(full)
     return page if likely and _runs_on(page, full, len(breaks)) else None
 
 # %% ../nbs/02_corpora.ipynb #m14
@@ -148,6 +156,7 @@ def _joint(line: str, below: str, page: Page) -> str:
     return "" if hyphen or (any if page.dense else all)(touch) else " "
 
 
+@checked
 def unwrap(
     text: str,  # with line ends of any kind
 ) -> str:  # running text: lines end with "\n", and only where a paragraph, a heading or a verse does
@@ -224,7 +233,7 @@ def _segmenter(language: str) -> pysbd.Segmenter:
 
 # %% ../nbs/02_corpora.ipynb #m28
 _NO_END = re.compile(r"(?:[\w,'’‘\"“”«»–—]|[^\S\r])*")
-_MASK = str.maketrans(dict.fromkeys("[]{}\\|*+^$", "_"))
+_MASK = str.maketrans(dict.fromkeys("()[]{}\\|*+^$", "_"))
 
 
 def _sentences(paragraph: str, language: str) -> list[str]:
@@ -835,13 +844,14 @@ def load_corpus(
 
 # %% ../nbs/02_corpora.ipynb #m70
 _GUTENBERG = r"PROJECT GUTENBERG(?:['’]?S)?(?:[ -]TM)?\b"
+_MARK = r"\*{3} ?%s OF (?:THE|THIS)(?: COPYRIGHTED)? " + _GUTENBERG
 _WORK_BEGINS = re.compile(
-    rf"\*{{3}} ?START OF (?:THE|THIS)(?: COPYRIGHTED)? {_GUTENBERG}(?:[^*]{{0,500}}\*{{3}}|[^\n]*)|\*END[ *]*THE SMALL PRINT![^\n]*",
-    re.I,
+    rf"{_MARK % 'START'}(?:[^*]{{0,500}}\*{{3}}|[^\n]*)|\*END[ *]*THE SMALL PRINT![^\n]*", re.I
 )
-_WORK_ENDS = re.compile(rf"\*{{3}} ?END OF (?:THE|THIS)(?: COPYRIGHTED)? {_GUTENBERG}|^ *END OF (?:(?:THE|THIS) )?{_GUTENBERG}", re.I | re.M)
+_WORK_ENDS = re.compile(rf"{_MARK % 'END'}|^ *END OF (?:(?:THE|THIS) )?{_GUTENBERG}", re.I | re.M)
 
 
+@checked
 def body(
     text: str,  # running text
 ) -> tuple[int, int]:  # character offsets: where the work begins, and where it ends
@@ -854,7 +864,7 @@ def body(
     return max(begins, default=0), high
 
 # %% ../nbs/02_corpora.ipynb #m73
-STRETCH = 96  # letters that are compared at once
+STRETCH = 64  # letters that are compared at once
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _DROP = bytes(byte for byte in range(128) if not chr(byte).isalnum())
 
@@ -894,7 +904,8 @@ class Echoes:
         "The same documents, sketched on their way."
         for document in documents:
             text = document.text[slice(*body(document.text))]
-            self.digests[document.id] = hashlib.blake2b(_letters(text) or document.id.encode(), digest_size=16).digest()
+            letters = _letters(text)
+            self.digests[document.id] = hashlib.sha256(letters).digest() if len(letters) >= STRETCH else document.id
             self.sketches[document.id] = self._below(sketch(text))
             self.total += len(self.sketches[document.id])
             while self.total > SKETCHES:  # fewer anchors for all
@@ -915,44 +926,50 @@ class Echoes:
         order = np.argsort(hashes, kind="stable")
         return names, hashes[order], owners[order]
 
-    def copies(self) -> dict[str, str]:  # name -> the document it repeats
-        "Documents that repeat another one, which is kept."
-        names, hashes, owners = self.index
-        first = np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)]
-        model = owners[np.flatnonzero(first)][np.cumsum(first) - 1]
-        pairs, shared = np.unique(np.stack([owners, model])[:, model != owners], axis=1, return_counts=True)
-        sizes, found, equal = [len(self.sketches[name]) for name in names], {}, {}
-        for name in names:
-            if (original := equal.setdefault(self.digests[name], name)) != name:
-                found[name] = original
-        for (copy, original), count in zip(pairs.T, shared):
-            if sizes[copy] >= 8 and count >= 2 / 3 * sizes[original] and names[original] not in found:
-                found.setdefault(names[copy], names[original])
-        return found
-
-    def elsewhere(
-        self,
-        text: str,  # a passage
-        apart: set[str],  # names of documents that do not count
-    ) -> str | None:  # name of a document that has half of its stretches
-        "Where else a passage stands."
-        names, hashes, owners = self.index
-        own = self._below(sketch(text))
-        low, high = (np.searchsorted(hashes, own, side) for side in ("left", "right"))
-        found = [{names[owner] for owner in owners[a:b]} - apart for a, b in zip(low, high) if b - a > 1]
-        most, times = max(Counter(chain(*found)).items(), key=lambda item: (item[1], item[0]), default=("", 0))
-        return most if len(own) > 2 and 2 * times >= len(own) else None
-
 # %% ../nbs/02_corpora.ipynb #m76
+def copies(
+    echoes: Echoes,
+) -> dict[str, str]:  # name of a copy -> name of the document it repeats
+    "Documents that repeat another one: the longer one is kept, and of equals the first by name."
+    names, hashes, owners = echoes.index
+    sizes, found, first_with = [len(echoes.sketches[name]) for name in names], {}, {}
+    for name in names:
+        if (original := first_with.setdefault(echoes.digests[name], name)) != name:
+            found[name] = original
+    new = np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)]
+    model = owners[np.flatnonzero(new)][np.cumsum(new) - 1]  # the largest document with the same hash
+    pairs, shared = np.unique((owners * len(names) + model)[model != owners], return_counts=True)
+    for pair, count in zip(pairs, shared):
+        copy, original = divmod(int(pair), len(names))
+        if sizes[copy] >= 8 and count >= 2 / 3 * sizes[original] and names[original] not in found:
+            found.setdefault(names[copy], names[original])
+    return found
+
+
+def elsewhere(
+    echoes: Echoes,
+    text: str,  # a passage
+    apart: set[str],  # names of documents that do not count
+) -> str | None:  # name of a document that has half of its stretches
+    "Where else a passage stands."
+    names, hashes, owners = echoes.index
+    own = echoes._below(sketch(text))
+    low, high = (np.searchsorted(hashes, own, side) for side in ("left", "right"))
+    found = [{names[owner] for owner in owners[a:b]} - apart for a, b in zip(low, high) if b - a > 1]
+    most, times = max(Counter(chain(*found)).items(), key=lambda item: (item[1], item[0]), default=("", 0))
+    return most if len(own) > 2 and 2 * times >= len(own) else None
+
+# %% ../nbs/02_corpora.ipynb #m77
 def _name_copies(echoes: Echoes, corpus: Corpus) -> dict[str, str]:
     "The copies in a corpus, and a warning that names them."
-    if copies := echoes.copies():
-        some = ", ".join(f"{copy!r} repeats {original!r}" for copy, original in islice(sorted(copies.items()), 3))
+    if found := copies(echoes):
+        some = ", ".join(f"{copy!r} repeats {original!r}" for copy, original in islice(sorted(found.items()), 3))
         warnings.warn(
-            f"{len(copies)} documents of corpus {corpus.name!r} repeat others and are left out: {some}{', …' * (len(copies) > 3)}",
+            f"{len(found)} of the documents of corpus {corpus.name!r} repeat others and are left out: "
+            f"{some}{', …' * (len(found) > 3)}",
             stacklevel=5,
         )
-    return copies
+    return found
 
 
 def _without(corpus: Corpus, names: dict[str, str]) -> Corpus:
@@ -974,7 +991,7 @@ def distinct(
     kept = _without(corpus, _name_copies(echoes, corpus))
     return (Document(document.id, document.text[slice(*body(document.text))]) for document in kept)
 
-# %% ../nbs/02_corpora.ipynb #m83
+# %% ../nbs/02_corpora.ipynb #m84
 def chars_added(
     offsets: list[tuple[int, int]],  # character span of each token, as fast tokenizers report them
 ) -> np.ndarray:  # int32 [tokens]: characters that each token completes
@@ -984,7 +1001,7 @@ def chars_added(
     complete = np.maximum.accumulate(np.minimum(spans[:, 1], following))
     return np.diff(complete, prepend=0).astype(np.int32)
 
-# %% ../nbs/02_corpora.ipynb #m86
+# %% ../nbs/02_corpora.ipynb #m87
 @lru_cache(maxsize=2)
 def _without_control_tokens(tokenizer, size: int):
     "A tokenizer that finds no name of a control token in a text; the ids of all other tokens are the same."
@@ -1017,7 +1034,7 @@ def encode(
     known = dict(add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False)
     return tokenizer(texts, **known, **options)
 
-# %% ../nbs/02_corpora.ipynb #m88
+# %% ../nbs/02_corpora.ipynb #m89
 @checked
 def first_tokens(
     text: str,  # running text
@@ -1039,7 +1056,7 @@ def first_tokens(
             return None
         reach *= 2
 
-# %% ../nbs/02_corpora.ipynb #m93
+# %% ../nbs/02_corpora.ipynb #m94
 def ticket(
     seed: int,  # of the draw
     document_id: str,  # of the document
@@ -1047,7 +1064,7 @@ def ticket(
     "A document's place in the lottery (BLAKE2b: the same on every machine, unlike Python's `hash`)."
     return int.from_bytes(hashlib.blake2b(f"{seed}\0{document_id}".encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
-# %% ../nbs/02_corpora.ipynb #m96
+# %% ../nbs/02_corpora.ipynb #m97
 @dataclass(frozen=True)
 class _Place:
     "A window in its document."
@@ -1092,30 +1109,32 @@ def place_windows(
                 if end - begin >= room / 2:
                     heapq.heappush(stretches, (begin - end, begin))
 
-# %% ../nbs/02_corpora.ipynb #m102
+# %% ../nbs/02_corpora.ipynb #m103
+_ORIGIN = ("corpus", "corpus_fingerprint", "tokenizer")
 _COLUMNS = {"document": pl.String, "start": pl.Int64, "tokens": pl.List(pl.Int64), "chars": pl.List(pl.Int64)}
-_COLUMNS |= dict.fromkeys(("corpus", "corpus_fingerprint", "tokenizer"), pl.String)
+_COLUMNS |= dict.fromkeys(_ORIGIN, pl.String)
 
 
-def _check_windows(table: pl.DataFrame) -> None:
-    "Refuse a table that does not hold windows."
-    remedy = "expected the table of `Windows.table`, whole: draw the windows again"
-    if not isinstance(table, pl.DataFrame) or not set(_COLUMNS) <= set(table.columns) or table.is_empty():
-        columns = ", ".join(table.columns) if isinstance(table, pl.DataFrame) else type(table).__name__
-        raise ValueError(f"no table of windows: {columns or 'empty'}, where {', '.join(_COLUMNS)} are needed; {remedy}")
+def _damage(table: pl.DataFrame) -> str:
+    "What is wrong with a table of windows; nothing where it is whole."
+    if missing := [name for name in _COLUMNS if name not in table.columns]:
+        return f"has no column {missing[0]!r}"
+    if table.is_empty():
+        return "has no rows"
     for name, kind in _COLUMNS.items():
         values = table[name]
         if values.dtype != kind or values.null_count():
-            raise ValueError(f"column {name!r} of a table of windows holds {values.dtype} with {values.null_count()} nulls, not {kind}: {remedy}")
-        if kind.is_nested() and (values.list.len().n_unique() > 1 or values.list.len()[0] == 0 or values.explode().null_count()):
-            raise ValueError(f"column {name!r} of a table of windows holds rows of unequal or no length, or nulls: {remedy}")
-    if table["tokens"].list.len()[0] != table["chars"].list.len()[0] or min(table["tokens"].explode().min(), table["chars"].explode().min(), table["start"].min()) < 0:
-        raise ValueError(f"tokens, chars and starts of a table of windows do not belong together, or are negative: {remedy}")
-    for name in ("corpus", "corpus_fingerprint", "tokenizer"):
-        if table[name].n_unique() > 1:
-            raise ValueError(f"windows of several {name}s in one table, {', '.join(map(repr, table[name].unique().sort()[:2]))}: {remedy}")
+            return f"holds {values.dtype} with {values.null_count()} nulls in column {name!r}, not {kind}"
+    rows = pl.concat([table["tokens"].list.len(), table["chars"].list.len()])
+    if rows.n_unique() > 1 or rows[0] == 0:
+        return "holds windows of unequal or no length"
+    numbers = [table["tokens"].explode(), table["chars"].explode(), table["start"]]
+    if any(values.null_count() or values.min() < 0 for values in numbers):
+        return "holds negative or missing tokens, characters or starts"
+    mixed = [name for name in _ORIGIN if table[name].n_unique() > 1]
+    return f"holds windows of more than one {mixed[0]}" if mixed else ""
 
-# %% ../nbs/02_corpora.ipynb #m103
+# %% ../nbs/02_corpora.ipynb #m104
 @checked
 @dataclass(frozen=True, eq=False)
 class Windows:
@@ -1152,7 +1171,7 @@ class Windows:
         "One row a window; `Windows.from_table` is the way back."
         columns = {"document": self.documents, "start": self.starts}
         arrays = {"tokens": self.tokens.numpy(), "chars": self.chars.numpy()}
-        origin = {name: [getattr(self, name)] * len(self) for name in ("corpus", "corpus_fingerprint", "tokenizer")}
+        origin = {name: [getattr(self, name)] * len(self) for name in _ORIGIN}
         return pl.DataFrame(columns | arrays | origin).cast({k: pl.List(pl.Int64) for k in arrays})
 
     @classmethod
@@ -1162,12 +1181,13 @@ class Windows:
         table: pl.DataFrame,  # as made by `table`, or read back from Parquet
     ) -> "Windows":
         "Windows from their table."
-        _check_windows(table)
+        if damage := _damage(table):
+            raise ValueError(f"the table of windows {damage}: expected one as `Windows.table` makes it; draw the windows again")
         tokens, chars = (torch.tensor(table[name].to_list()) for name in ("tokens", "chars"))
-        origin = (table[name][0] for name in ("corpus", "corpus_fingerprint", "tokenizer"))
+        origin = (table[name][0] for name in _ORIGIN)
         return cls(tokens, table["document"].to_list(), table["start"].to_list(), chars.to(torch.int32), *origin)
 
-# %% ../nbs/02_corpora.ipynb #m105
+# %% ../nbs/02_corpora.ipynb #m106
 BATCH = 64  # documents in memory at once
 
 
@@ -1178,23 +1198,28 @@ def _refuse_twins(names: list[str], corpus: Corpus) -> None:
         )
 
 
-def _reaching(batch: list[Document], length: int, tokenizer, language: str | None) -> list[Document]:
-    "A batch without those documents that one call of the tokenizer shows to be too short."
+def _reaching(batch: list[Document], length: int, tokenizer, language: str | None, tally: dict) -> list[Document]:
+    "A batch without those documents that one call of the tokenizer shows to be too short; short ones are tallied."
     bodies = [document.text[slice(*body(document.text))] for document in batch]
     short = [i for i, text in enumerate(bodies) if len(text) <= 6 * length + 100]
     starts = {i: next(_sentences_from(bodies[i], 0, language), None) for i in short}
     texts = (bodies[i][start:] for i, start in starts.items() if start is not None)
-    counts = dict(zip((i for i in short if starts[i] is not None), map(len, _token_ids(texts, tokenizer))))
-    return [document for i, document in enumerate(batch) if i not in starts or counts.get(i, 0) >= length]
+    counts = dict.fromkeys(short, 0)
+    counts |= zip((i for i in short if starts[i] is not None), map(len, _token_ids(texts, tokenizer)))
+    tally.update((batch[i].id, count) for i, count in counts.items())
+    return [document for i, document in enumerate(batch) if counts.get(i, length) >= length]
 
 
-def _draw(corpus: Corpus, tokenizer, length: int, n: int, seed: int, watch: Callable = iter) -> list[tuple]:
+def _draw(
+    corpus: Corpus, tokenizer, length: int, n: int, seed: int, watch: Callable = iter, tally: dict | None = None
+) -> list[tuple]:
     "The lottery: at most `n` tuples (round, ticket, document id, place), in order."
+    tally = {} if tally is None else tally  # name -> tokens of the documents that were tokenised as a whole
     kept = []  # (-round, -ticket, id, place): the largest key on top
     documents = iter(tqdm(watch(corpus), total=corpus.size, desc="windows", unit="document", delay=2))
     while batch := list(islice(documents, BATCH)):
         _refuse_twins([document.id for document in batch] + list({name for _, _, name, _ in kept}), corpus)
-        batch = _reaching(batch, length, tokenizer, corpus.language) if len(kept) < n else batch
+        batch = _reaching(batch, length, tokenizer, corpus.language, tally) if len(kept) < n else batch
         queue = [(0, ticket(seed, document.id), document) for document in batch]
         places = {
             t: place_windows(d.text, length, tokenizer, corpus.language, np.random.default_rng(t)) for _, t, d in queue
@@ -1207,10 +1232,10 @@ def _draw(corpus: Corpus, tokenizer, length: int, n: int, seed: int, watch: Call
                 heapq.heappush(queue, (turn + 1, mine, document))
     return sorted(((-turn, -mine, name, place) for turn, mine, name, place in kept), key=lambda key: key[:2])
 
-# %% ../nbs/02_corpora.ipynb #m107
-def _warn_of_echoes(corpus: Corpus, echoes: Echoes, copies: dict[str, str], kept: list[tuple]) -> None:
+# %% ../nbs/02_corpora.ipynb #m108
+def _warn_of_echoes(corpus: Corpus, echoes: Echoes, again: dict[str, str], kept: list[tuple]) -> None:
     "A warning where more than a few windows stand in another document too."
-    found = ((name, echoes.elsewhere(place.text, {name, *copies})) for _, _, name, place in kept)
+    found = ((name, elsewhere(echoes, place.text, {name, *again})) for _, _, name, place in kept)
     echo = [(name, other) for name, other in found if other]
     if len(echo) > max(1, len(kept) / 50):
         warnings.warn(
@@ -1220,18 +1245,18 @@ def _warn_of_echoes(corpus: Corpus, echoes: Echoes, copies: dict[str, str], kept
         )
 
 
-def _draw_distinct(corpus: Corpus, tokenizer, length: int, n: int, seed: int) -> tuple[Corpus, list[tuple]]:
+def _draw_distinct(corpus: Corpus, tokenizer, length: int, n: int, seed: int, tally: dict) -> tuple[Corpus, list[tuple]]:
     "The lottery without copies of documents, and the corpus without them."
     echoes = Echoes()
-    kept = _draw(corpus, tokenizer, length, n, seed, echoes.watch)
-    copies = _name_copies(echoes, corpus)
-    corpus = _without(corpus, copies)
-    if any(name in copies for _, _, name, _ in kept):
+    kept = _draw(corpus, tokenizer, length, n, seed, echoes.watch, tally)
+    again = _name_copies(echoes, corpus)
+    corpus = _without(corpus, again)
+    if any(name in again for _, _, name, _ in kept):
         kept = _draw(corpus, tokenizer, length, n, seed)
-    _warn_of_echoes(corpus, echoes, copies, kept)
+    _warn_of_echoes(corpus, echoes, again, kept)
     return corpus, kept
 
-# %% ../nbs/02_corpora.ipynb #m109
+# %% ../nbs/02_corpora.ipynb #m110
 def _token_ids(texts: Iterator[str], tokenizer) -> Iterator[np.ndarray]:
     while batch := list(islice(texts, 16)):
         yield from (np.array(row, dtype=np.int64) for row in encode(batch, tokenizer)["input_ids"])
@@ -1248,31 +1273,29 @@ def document_tokens(
     documents, again = tee(islice(bar, start, None))
     return zip((document.id for document in documents), _token_ids((document.text for document in again), tokenizer))
 
-# %% ../nbs/02_corpora.ipynb #m111
+# %% ../nbs/02_corpora.ipynb #m112
 MANY = 2000  # windows: where more are wanted, room is judged before they are drawn
 PART = 200_000  # characters by which the tokens of longer documents are judged
 
 
-def _total_tokens(corpus: Corpus, tokenizer) -> list[int]:
+def _total_tokens(corpus: Corpus, tokenizer, tally: dict[str, int]) -> list[int]:
     "How many tokens each document has from its first sentence on, the largest first; nine tenths of a guess for long ones."
-    documents = tqdm(corpus, total=corpus.size, desc="longest length", unit="document", delay=2)
-    texts = (document.text[slice(*body(document.text))] for document in documents)
-    starts, texts = tee((text, next(_sentences_from(text, 0, corpus.language), None)) for text in texts)
-    texts = (text[start : start + PART] for text, start in texts if start is not None)
-    sizes = (len(text) - start for text, start in starts if start is not None)
-    totals = map(len, _token_ids(texts, tokenizer))
-    return sorted((t if size <= PART else int(0.9 * t * size / PART) for t, size in zip(totals, sizes)), reverse=True)
+    totals = []
+    for document in tqdm(corpus, total=corpus.size, desc="longest length", unit="document", delay=2):
+        if document.id in tally:
+            totals.append(tally[document.id])
+            continue
+        text = document.text[slice(*body(document.text))]
+        if (start := next(_sentences_from(text, 0, corpus.language), None)) is not None:
+            size, part = len(text) - start, text[start : start + PART]
+            tokens = len(next(_token_ids(iter([part]), tokenizer)))
+            totals.append(tokens if size <= PART else int(0.9 * tokens * size / PART))
+    return sorted(totals, reverse=True)
 
 
-@checked
-def longest_length(
-    corpus: Corpus,
-    tokenizer,  # a fast tokenizer of transformers
-    n: Count,  # windows wanted
-    seed: int = 0,
-) -> int:  # tokens; 0 where no length is known to give `n` windows
-    "A length that gives `n` windows: the longest one, where every document has to give at most one."
-    totals = _total_tokens(corpus, tokenizer)
+def _longest(corpus: Corpus, tokenizer, n: int, seed: int, tally: dict[str, int]) -> int:
+    "`longest_length`, where the tokens of some documents are known."
+    totals = _total_tokens(corpus, tokenizer, tally)
     lengths = range(1, totals[1] + 1 if len(totals) > 1 else 1)
     gives = lambda length: sum(max(total >= length, int(0.75 * total / length)) for total in totals)
     length = bisect_left(lengths, True, key=lambda length: gives(length) < n)
@@ -1283,7 +1306,18 @@ def longest_length(
         length = min(length - 1, length * found // n)
     return length
 
-# %% ../nbs/02_corpora.ipynb #m112
+
+@checked
+def longest_length(
+    corpus: Corpus,
+    tokenizer,  # a fast tokenizer of transformers
+    n: Count,  # windows wanted
+    seed: int = 0,
+) -> int:  # tokens; 0 where no length is known to give `n` windows
+    "A length that gives `n` windows: the longest one, where every document has to give at most one."
+    return _longest(corpus, tokenizer, n, seed, {})
+
+# %% ../nbs/02_corpora.ipynb #m113
 def _check_room(corpus: Corpus, tokenizer, length: int, n: int) -> None:
     "Refuse what no lottery can give, by the first window of every document."
     room = []
@@ -1293,8 +1327,8 @@ def _check_room(corpus: Corpus, tokenizer, length: int, n: int) -> None:
             room.append((high - low) / (head.end - head.start))
     if sum(room) < n / 2 and len(room) > 1:
         raise ValueError(
-            f"{n} windows of {length} tokens are more than corpus {corpus.name!r} gives: {len(room)} of its documents reach {length} "
-            f"tokens, with room for about {sum(room):.0f} windows: choose n <= {sum(max(1, int(share / 2)) for share in room)}"
+            f"{n} windows of {length} tokens are more than corpus {corpus.name!r} gives: {len(room)} of its documents "
+            f"reach {length} tokens, with room for about {sum(room):.0f} windows: choose n <= {sum(max(1, int(share / 2)) for share in room)}"
         )
 
 
@@ -1305,22 +1339,22 @@ def _without_ends(corpus: Corpus, kept: list[tuple]) -> list[str]:
     return [name for name, size in sizes if size / (room[name] + 100) > 4 * given[name] + 1]
 
 
-def _too_few(corpus: Corpus, tokenizer, length: int, n: int, seed: int, kept: list[tuple]) -> ValueError:
+def _too_few(corpus: Corpus, tokenizer, length: int, n: int, seed: int, kept: list[tuple], tally: dict) -> ValueError:
     reach = len({name for _, _, name, _ in kept})
     start = f"{n} windows of {length} tokens are more than corpus {corpus.name!r} gives: "
-    if len(kept) < n and corpus.language and (endless := _without_ends(corpus, kept)):
+    if 0 < len(kept) < n and corpus.language and (endless := _without_ends(corpus, kept)):
         return ValueError(
             f"{start}hardly any sentence ends in {len(endless)} of its documents, such as {endless[0]!r}, and windows begin with "
             f"sentences: if it is no prose, choose language=None, and they begin with lines or words"
         )
-    longest = longest_length(corpus, tokenizer, n, seed)
+    longest = _longest(corpus, tokenizer, n, seed, tally)
     remedies = [f"length <= {longest}"] * (longest > 0) + [f"n <= {len(kept)}"] * (reach > 1)
     return ValueError(
         f"{start}{reach} of its documents reach {length} tokens and give {len(kept)} windows (two documents are the least): "
         f"choose {' or '.join(remedies) or 'a larger corpus'}"
     )
 
-# %% ../nbs/02_corpora.ipynb #m113
+# %% ../nbs/02_corpora.ipynb #m114
 @checked
 def token_windows(
     corpus: Corpus,
@@ -1338,9 +1372,10 @@ def token_windows(
         )
     if n > MANY:
         _check_room(corpus, tokenizer, length, n)
-    apart, kept = _draw_distinct(corpus, tokenizer, length, n, seed)
+    tally = {}
+    apart, kept = _draw_distinct(corpus, tokenizer, length, n, seed, tally)
     if len(kept) < n or len({name for _, _, name, _ in kept}) < 2:
-        raise _too_few(apart, tokenizer, length, n, seed, kept)
+        raise _too_few(apart, tokenizer, length, n, seed, kept, tally)
     names, places = [name for _, _, name, _ in kept], [place for *_, place in kept]
     tokens, chars = (torch.from_numpy(np.stack([getattr(p, key) for p in places])) for key in ("tokens", "chars"))
     origin = corpus.name, corpus.fingerprint, _readable(tokenizer.name_or_path or type(tokenizer).__name__)

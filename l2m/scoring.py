@@ -662,7 +662,7 @@ def _same(value: Any, told: Any) -> bool:
 def _unread_keys(gguf: GGUF, config: PreTrainedConfig) -> list[str]:
     "What a file's keys say and a configuration does not."
     prefix = gguf.keys["general.architecture"] + "."
-    found = [f"it lacks '{prefix}{name}'" for name in sorted(NEEDED) if gguf.own(name) is None]
+    found = []
     for key, value in gguf.keys.items():
         name = key.removeprefix(prefix) if key.startswith(prefix) else None
         if name in FACTS and not _same(value, told := FACTS[name](config)):
@@ -695,9 +695,7 @@ def _unread_text(gguf: GGUF, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     say = lambda name, default: gguf.keys.get(f"tokenizer.ggml.{name}", default)
     kind, found = say("model", None), []
     known = {"default"} if kind == "llama" else SPLITS_LIKE_GPT2 | GGUF_PRE_TOKENIZER_SPLITS.keys()
-    if kind not in ("llama", "gpt2"):
-        found.append(f"'tokenizer.ggml.model' is {kind}, expected llama or gpt2")
-    elif (split := say("pre", None)) is not None and split not in known:
+    if (split := say("pre", None)) is not None and split not in known:
         found.append(f"'tokenizer.ggml.pre' is {split}, which transformers does not split by")
     space, asked = tokenizer.tokenize("a")[0][0] in "▁Ġ", say("add_space_prefix", kind == "llama")
     if space != asked:
@@ -732,9 +730,12 @@ def check_whole(path: Path, gguf: GGUF):
         )
     if (told := gguf.keys.get("split.tensors.count", len(gguf.tensors))) != len(gguf.tensors):
         raise ValueError(f"'{path}' holds {len(gguf.tensors)} tensors, 'split.tensors.count' is {told}: download it again")
-    for key, right in {"general.type": "model", "general.quantization_version": 2}.items():
-        if (value := gguf.keys.get(key, right)) != right:
-            raise ValueError(f"'{path}': '{key}' is {value!r}, expected {right!r}")
+    if lacking := sorted(name for name in NEEDED if gguf.own(name) is None):
+        raise ValueError(f"'{path}' lacks the key '{gguf.keys['general.architecture']}.{lacking[0]}': convert it anew")
+    right = {"general.type": ["model"], "general.quantization_version": [2], "tokenizer.ggml.model": ["gpt2", "llama"]}
+    for key, values in right.items():
+        if (value := gguf.keys.get(key, values[0])) not in values:
+            raise ValueError(f"'{path}': '{key}' is {value!r}, expected {' or '.join(map(repr, values))}")
 
 
 def read_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -746,7 +747,7 @@ def read_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         try:
             config = _stretched(AutoConfig.from_pretrained(**source), gguf)
             tokenizer = AutoTokenizer.from_pretrained(**source)
-            unread = _unread_keys(gguf, config) + _unread_text(gguf, tokenizer) + _unread_tensors(gguf, config)
+            unread = _unread_keys(gguf, config) or _unread_text(gguf, tokenizer) or _unread_tensors(gguf, config)
             if not unread:
                 source |= dict(config=config, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32)
                 model, info = AutoModelForCausalLM.from_pretrained(**source, output_loading_info=True)

@@ -27,7 +27,7 @@ def prose(seed, sentences=60):
 
 
 def corpus_of(documents, language="en", name="made up"):
-    return Corpus(name, "0" * 64, language, lambda: iter(documents), len(documents))
+    return Corpus(name, language, lambda: iter(documents), len(documents))
 
 
 def drawn(documents, length=32, n=8, seed=0, language="en"):

@@ -963,13 +963,17 @@ def elsewhere(
 def _name_copies(echoes: Echoes, corpus: Corpus) -> dict[str, str]:
     "The copies in a corpus, and a warning that names them."
     if found := copies(echoes):
-        some = ", ".join(f"{copy!r} repeats {original!r}" for copy, original in islice(sorted(found.items()), 3))
         warnings.warn(
-            f"{len(found)} of the documents of corpus {corpus.name!r} repeat others and are left out: "
-            f"{some}{', …' * (len(found) > 3)}",
+            f"{len(found)} of the documents of corpus {corpus.name!r} repeat others and are left out: {_some(found)}",
             stacklevel=5,
         )
     return found
+
+
+def _some(names: dict[str, str]) -> str:
+    "A few copies by name, and what each repeats."
+    few = ", ".join(f"{copy!r} repeats {original!r}" for copy, original in islice(sorted(names.items()), 3))
+    return few + ", …" * (len(names) > 3)
 
 
 def _without(corpus: Corpus, names: dict[str, str]) -> Corpus:
@@ -1245,8 +1249,10 @@ def _warn_of_echoes(corpus: Corpus, echoes: Echoes, again: dict[str, str], kept:
         )
 
 
-def _draw_distinct(corpus: Corpus, tokenizer, length: int, n: int, seed: int, tally: dict) -> tuple[Corpus, list[tuple]]:
-    "The lottery without copies of documents, and the corpus without them."
+def _draw_distinct(
+    corpus: Corpus, tokenizer, length: int, n: int, seed: int, tally: dict
+) -> tuple[Corpus, list[tuple], dict[str, str]]:
+    "The lottery without copies of documents, the corpus without them, and the copies by name."
     echoes = Echoes()
     kept = _draw(corpus, tokenizer, length, n, seed, echoes.watch, tally)
     again = _name_copies(echoes, corpus)
@@ -1254,7 +1260,7 @@ def _draw_distinct(corpus: Corpus, tokenizer, length: int, n: int, seed: int, ta
     if any(name in again for _, _, name, _ in kept):
         kept = _draw(corpus, tokenizer, length, n, seed)
     _warn_of_echoes(corpus, echoes, again, kept)
-    return corpus, kept
+    return corpus, kept, again
 
 # %% ../nbs/02_corpora.ipynb #m110
 def _token_ids(texts: Iterator[str], tokenizer) -> Iterator[np.ndarray]:
@@ -1339,7 +1345,9 @@ def _without_ends(corpus: Corpus, kept: list[tuple]) -> list[str]:
     return [name for name, size in sizes if size / (room[name] + 100) > 4 * given[name] + 1]
 
 
-def _too_few(corpus: Corpus, tokenizer, length: int, n: int, seed: int, kept: list[tuple], tally: dict) -> ValueError:
+def _too_few(
+    corpus: Corpus, tokenizer, length: int, n: int, seed: int, kept: list[tuple], tally: dict, again: dict[str, str]
+) -> ValueError:
     reach = len({name for _, _, name, _ in kept})
     start = f"{n} windows of {length} tokens are more than corpus {corpus.name!r} gives: "
     if 0 < len(kept) < n and corpus.language and (endless := _without_ends(corpus, kept)):
@@ -1349,9 +1357,10 @@ def _too_few(corpus: Corpus, tokenizer, length: int, n: int, seed: int, kept: li
         )
     longest = _longest(corpus, tokenizer, n, seed, tally)
     remedies = [f"length <= {longest}"] * (longest > 0) + [f"n <= {len(kept)}"] * (reach > 1)
+    apart = f", and copies do not count: {_some(again)}" if again else ""
     return ValueError(
-        f"{start}{reach} of its documents reach {length} tokens and give {len(kept)} windows (two documents are the least): "
-        f"choose {' or '.join(remedies) or 'a larger corpus'}"
+        f"{start}{reach} of its documents reach {length} tokens and give {len(kept)} windows (two documents are the least"
+        f"{apart}): choose {' or '.join(remedies) or 'a larger corpus'}"
     )
 
 # %% ../nbs/02_corpora.ipynb #m114
@@ -1373,9 +1382,9 @@ def token_windows(
     if n > MANY:
         _check_room(corpus, tokenizer, length, n)
     tally = {}
-    apart, kept = _draw_distinct(corpus, tokenizer, length, n, seed, tally)
+    apart, kept, again = _draw_distinct(corpus, tokenizer, length, n, seed, tally)
     if len(kept) < n or len({name for _, _, name, _ in kept}) < 2:
-        raise _too_few(apart, tokenizer, length, n, seed, kept, tally)
+        raise _too_few(apart, tokenizer, length, n, seed, kept, tally, again)
     names, places = [name for _, _, name, _ in kept], [place for *_, place in kept]
     tokens, chars = (torch.from_numpy(np.stack([getattr(p, key) for p in places])) for key in ("tokens", "chars"))
     origin = corpus.name, corpus.fingerprint, _readable(tokenizer.name_or_path or type(tokenizer).__name__)

@@ -75,7 +75,7 @@ class _Spins:
                 f"{n} spins from site {start} on: the lattice has the sites 0 to {self.length - 1}, take fewer"
             )
 
-# %% ../nbs/13_ising.ipynb #13-ising-009
+# %% ../nbs/13_ising.ipynb #coin
 @checked
 def coin_entropy(
     odds: Tensor,  # log-odds, any shape
@@ -85,7 +85,7 @@ def coin_entropy(
         raise ValueError(f"odds of type {odds.dtype} with {int(odds.isnan().sum())} NaN: expected finite log-odds")
     return F.softplus(odds) - odds * odds.sigmoid()
 
-
+# %% ../nbs/13_ising.ipynb #13-ising-009
 class _Entropies(_Spins):
     "What is summed on the walk."
 

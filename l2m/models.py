@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CHUNK', 'FAMILIES', 'STATES', 'MOST_LAYERS', 'SIZES', 'PAPER', 'transformers_chunk_scan', 'TRAINING_BYTES', 'Shape',
            'gpt2', 'llama', 'sliding', 'mamba', 'mamba2', 'linear', 'hybrid', 'layers_and_width', 'model_config',
-           'chunk_scan', 'clock', 'VectorModel', 'known_device', 'device_bytes', 'parameter_count', 'build_model',
-           'model_arguments', 'state_scalars']
+           'chunk_scan', 'use_chunk_scan', 'clock', 'VectorModel', 'known_device', 'device_bytes', 'parameter_count',
+           'build_model', 'model_arguments', 'state_scalars']
 
 # %% ../nbs/09_models.ipynb #09-models-003
 import importlib.util
@@ -195,7 +195,9 @@ def chunk_scan(
     return_final_states: bool = False,
     **fused,  # of interest to fused kernels only
 ) -> Tensor | tuple[Tensor, Tensor]:  # [batch, length, heads, channels], and the state after the last token
-    "The scan of Mamba-2 in chunks: a drop-in for the one in transformers."
+    "The scan of Mamba-2 in chunks, in single precision or better: a drop-in for the one in transformers."
+    wide = torch.promote_types(x.dtype, torch.float32)
+    x, dt, A, B, C = (t.to(wide) for t in (x, dt, A, B, C))
     length, heads, pad = x.shape[1], x.shape[2] // B.shape[2], -x.shape[1] % chunk_size
     dt = dt if dt_bias is None else dt + dt_bias.to(dt.dtype)
     dt = (F.softplus(dt) if dt_softplus else dt).clamp(*dt_limit)
@@ -210,7 +212,7 @@ def chunk_scan(
     before, last = _hand_on(written, decay[..., -1].exp(), initial_states)
     y = weights @ dx + (C @ before) * decay.exp()[..., None]
     y = y.transpose(2, 3).flatten(1, 2)[:, :length]
-    y = y if D is None else y + D[:, None] * x
+    y = y if D is None else y + D.to(wide)[:, None] * x
     return (y, last.mT) if return_final_states else y
 
 
@@ -233,8 +235,12 @@ def _hand_on(written: Tensor, kept: Tensor, initial: Tensor | None) -> tuple[Ten
 
 # %% ../nbs/09_models.ipynb #09-models-017
 transformers_chunk_scan = modeling_mamba2.mamba2_chunk_scan
-if importlib.util.find_spec("mamba_ssm") is None:
-    modeling_mamba2.mamba2_chunk_scan = modeling_bamba.mamba2_chunk_scan = chunk_scan
+
+
+def use_chunk_scan():
+    "Let transformers scan with `chunk_scan` from now on, unless it has fused kernels."
+    if importlib.util.find_spec("mamba_ssm") is None:
+        modeling_mamba2.mamba2_chunk_scan = modeling_bamba.mamba2_chunk_scan = chunk_scan
 
 # %% ../nbs/09_models.ipynb #09-models-020
 @checked
@@ -328,6 +334,8 @@ def build_model(
         raise ValueError(f"vocabulary={vocabulary}, copies={copies}: give one of them, at least 1, tokens or vectors")
     device = known_device(device)
     config = model_config(name, size, length=length, state=state, vocabulary=vocabulary or 0)
+    if name in ("mamba2", "hybrid"):
+        use_chunk_scan()
     make = lambda: (
         VectorModel(config, length, copies, positions) if copies else AutoModelForCausalLM.from_config(config)
     )

@@ -20,16 +20,7 @@ from .models import known_device
 from .processes import ExactScorer
 from .stores import fingerprint
 
-# %% ../nbs/12_ngrams.ipynb #12-ngrams-009
-class Level(NamedTuple):
-    "All n-grams of one length that occurred."
-
-    keys: Tensor  # int64 [grams] number of the history times vocabulary, plus the last token; ascending
-    counts: Tensor  # int64 [grams] how often each occurred
-    followed: Tensor  # int64 [histories] c(h): how often each history was followed by anything
-    kinds: Tensor  # int64 [histories] T(h): by how many different tokens
-
-
+# %% ../nbs/12_ngrams.ipynb #token-ids
 def _token_ids(documents) -> list[Tensor]:
     "Every document as whole numbers along one axis."
     found = []
@@ -58,6 +49,15 @@ def _counted(documents, vocabulary: int) -> list[Tensor]:
             "and tokens times vocabulary below 2**63"
         )
     return documents
+
+# %% ../nbs/12_ngrams.ipynb #12-ngrams-009
+class Level(NamedTuple):
+    "All n-grams of one length that occurred."
+
+    keys: Tensor  # int64 [grams] number of the history times vocabulary, plus the last token; ascending
+    counts: Tensor  # int64 [grams] how often each occurred
+    followed: Tensor  # int64 [histories] c(h): how often each history was followed by anything
+    kinds: Tensor  # int64 [histories] T(h): by how many different tokens
 
 
 @checked

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MIXING', 'MOST_LAYERS', 'SHORT', 'MOST_SYMBOLS', 'TOKENS_AT_ONCE', 'GaussianProcess', 'DenseGaussian',
-           'SubvolumeGaussian', 'LogarithmicGaussian', 'ExactScorer', 'check_tokens', 'check_block', 'DiscreteProcess',
+           'SubvolumeGaussian', 'LogarithmicGaussian', 'check_tokens', 'check_block', 'ExactScorer', 'DiscreteProcess',
            'process_windows', 'mentions', 'render_mentions', 'read_mentions', 'recalled_logprobs', 'zipf', 'heard',
            'SantaFe', 'latest_mention', 'pairs_at', 'divergence', 'beta_binomial', 'PolyaUrn', 'Purse', 'unseen',
            'hazards', 'age_table', 'repeats', 'Renewal', 'stationary', 'MarkovChain', 'Mixed', 'Truncated', 'Forgetful',
@@ -411,7 +411,7 @@ class LogarithmicGaussian(_HierarchicalGaussian):
 
     _carried = 1
 
-# %% ../nbs/08_processes.ipynb #08-processes-040
+# %% ../nbs/08_processes.ipynb #check-tokens
 def _reading(own):
     "A scorer's `token_logprobs` that refuses other tokens."
 
@@ -424,6 +424,26 @@ def _reading(own):
     return token_logprobs
 
 
+@checked
+def check_tokens(tokens: Tensor, scorer: "ExactScorer"):
+    "Refuse what is no batch of the scorer's token ids."
+    if tokens.ndim != 2 or 0 in tokens.shape or tokens.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"tokens of shape {tuple(tokens.shape)}, {tokens.dtype}: expected token ids [batch, n]")
+    low, top = int(tokens.min()), int(tokens.max())
+    if low < 0 or top >= scorer.vocabulary:
+        raise ValueError(
+            f"token id {low if low < 0 else top} is not in the vocabulary of '{scorer.name}' ({scorer.vocabulary} tokens): "
+            "score what this process itself has drawn"
+        )
+
+
+@checked
+def check_block(split: int, length: int):
+    "Refuse a split that leaves one of the two parts empty."
+    if not 0 < split < length:
+        raise ValueError(f"split {split} lies outside the block of {length} tokens: choose 1 <= split <= length - 1")
+
+# %% ../nbs/08_processes.ipynb #08-processes-040
 class ExactScorer(ABC):
     "A scorer that reads whole sequences of token ids; subclasses say what each token costs."
 
@@ -462,26 +482,6 @@ class ExactScorer(ABC):
         return self.token_logprobs(contexts), [
             self.token_logprobs(w)[:, c.split :] for w, c in zip(whole, continuations)
         ]
-
-
-@checked
-def check_tokens(tokens: Tensor, scorer: ExactScorer):
-    "Refuse what is no batch of the scorer's token ids."
-    if tokens.ndim != 2 or 0 in tokens.shape or tokens.dtype not in (torch.int64, torch.int32):
-        raise ValueError(f"tokens of shape {tuple(tokens.shape)}, {tokens.dtype}: expected token ids [batch, n]")
-    low, top = int(tokens.min()), int(tokens.max())
-    if low < 0 or top >= scorer.vocabulary:
-        raise ValueError(
-            f"token id {low if low < 0 else top} is not in the vocabulary of '{scorer.name}' ({scorer.vocabulary} tokens): "
-            "score what this process itself has drawn"
-        )
-
-
-@checked
-def check_block(split: int, length: int):
-    "Refuse a split that leaves one of the two parts empty."
-    if not 0 < split < length:
-        raise ValueError(f"split {split} lies outside the block of {length} tokens: choose 1 <= split <= length - 1")
 
 # %% ../nbs/08_processes.ipynb #08-processes-042
 class DiscreteProcess(ExactScorer):
@@ -537,7 +537,7 @@ class DiscreteProcess(ExactScorer):
         "The exact model of this process: the process itself."
         return self
 
-
+# %% ../nbs/08_processes.ipynb #process-windows
 @checked
 def process_windows(
     process: ExactScorer,  # one that samples
@@ -621,6 +621,9 @@ def recalled_logprobs(
     return out
 
 # %% ../nbs/08_processes.ipynb #08-processes-050
+MOST_SYMBOLS = 2**31  # facts or colours, of which every one takes memory
+
+
 @checked
 def zipf(
     facts: Count,
@@ -644,9 +647,6 @@ def heard(
     return -np.expm1(mentions * np.log1p(-probabilities))
 
 # %% ../nbs/08_processes.ipynb #08-processes-051
-MOST_SYMBOLS = 2**31  # facts or colours, of which every one takes memory
-
-
 @checked
 @dataclass(frozen=True)
 class SantaFe(DiscreteProcess):

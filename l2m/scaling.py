@@ -221,8 +221,13 @@ def rank_laws(
         delta=pl.col("aicc") - pl.col("aicc").min()
     )
     weight = (-pl.col("delta") / 2).exp()
+    return table.with_columns(weight=weight / weight.sum(), verdict=_verdicts(groups)).drop("k")
+
+
+def _verdicts(groups: int) -> pl.Expr:
+    "What is said of each law of a ranking."
     behind = pl.min_horizontal("delta", pl.col("chi2") - pl.col("chi2").first())
-    verdict = (
+    return (
         pl.when(pl.lit(groups < FEWEST_GROUPS))
         .then(pl.lit("too few documents"))
         .when(pl.col("delta").is_null())
@@ -237,7 +242,6 @@ def rank_laws(
         .then(pl.lit("not needed"))
         .otherwise(pl.lit("not told apart"))
     )
-    return table.with_columns(weight=weight / weight.sum(), verdict=verdict).drop("k")
 
 # %% ../nbs/06_scaling.ipynb #06-scaling-042
 @checked
@@ -286,13 +290,14 @@ def exponent_in_words(
     exponent: float,
     interval: tuple[float, float],
     digits: int = 2,  # after the point
+    before: str = "",  # what to write before an exponent, and leave out where there is none
 ) -> str:
     "An exponent with its interval; where the search ended at its edge, that there is none."
     low, high = EXPONENTS
     if not low < exponent < high:
         return f"no exponent: the search from {low:g} to {high:g} ended at {exponent:.{digits}f}"
     ends = f"{'≤' * (interval[0] <= low)}{interval[0]:.{digits}f}", f"{'≥' * (interval[1] >= high)}{interval[1]:.{digits}f}"
-    return f"{exponent:.{digits}f} [{', '.join(ends)}]"
+    return f"{before}{exponent:.{digits}f} [{', '.join(ends)}]"
 
 
 class _Curve:
@@ -357,8 +362,7 @@ class PowerLaw(_Curve):
     def __str__(self):
         if self.amplitude <= 0:
             return "no law: no growth from zero fits these points"
-        words = exponent_in_words(self.exponent, self.interval)
-        return words if self.at_edge else f"{self.amplitude:.2f}·L^{words}"
+        return exponent_in_words(self.exponent, self.interval, before=f"{self.amplitude:.2f}·L^")
 
     def __repr__(self):
         return f"PowerLaw({self}, level={self.level}, L={self.lengths[0]}…{self.lengths[-1]}, groups={self.groups})"

@@ -110,7 +110,7 @@ class GaussianTask:
         nll = q_stds.log() + 0.5 * np.log(2 * np.pi) + ((z - q_means) / q_stds) ** 2 / 2
         return {"kl": gaussian_kl(means, stds, q_means, q_stds).mean(-1), "nll": nll.mean(-1)}
 
-# %% ../nbs/10_training.ipynb #10-training-012
+# %% ../nbs/10_training.ipynb #source
 @checked
 def token_nll(
     model: Callable,  # causal LM whose last token begins a sequence
@@ -135,7 +135,7 @@ class Source(Protocol):
     def token_logprobs(self, tokens: Tensor) -> Tensor:
         "log p of every token given those before it."
 
-
+# %% ../nbs/10_training.ipynb #10-training-012
 def _check_vocabulary(model: nn.Module, vocabulary: int):
     if hasattr(model, "copies") or model.config.vocab_size != vocabulary + 1:
         raise ValueError(

@@ -112,7 +112,7 @@ def pack(
         keys += group.astype(kind, copy=False)
     return keys
 
-
+# %% ../nbs/05_two_point.ipynb #count-keys
 @checked
 def count_keys(
     keys: np.ndarray,  # [pairs] from `pack`; sorted in place
@@ -148,7 +148,7 @@ def _as_pairs(keys: np.ndarray, counts: np.ndarray, vocabulary: int) -> pl.DataF
     first = keys // keys.dtype.type(vocabulary)
     return pl.DataFrame({"first": first, "second": keys - first * keys.dtype.type(vocabulary), "count": counts})
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-019
+# %% ../nbs/05_two_point.ipynb #whole-run
 BYTES_PER_PAIR = 190  # resident memory that counting or merging takes a pair, at the most
 
 
@@ -159,6 +159,18 @@ def _named(folder: str | Path) -> str | Path:
     return folder
 
 
+def _is_whole(path: Path, about: dict[str, str]) -> bool:
+    "Whether a run is there as it was written; a warning names one that is there and is not."
+    try:
+        unseal(path.read_bytes(), about)
+    except FileNotFoundError:
+        return False
+    except (ValueError, OSError, pl.exceptions.PolarsError) as error:
+        warnings.warn(f"the run '{path}' is counted again: {error}")
+        return False
+    return True
+
+# %% ../nbs/05_two_point.ipynb #05-two-point-019
 @checked
 class PairRuns:
     "Counts on disk: sorted runs of keys under a name, each whole or not there, merged a range at a time."
@@ -184,22 +196,11 @@ class PairRuns:
         "Count a batch and write its run; what an earlier start has written, and nothing has changed, is not counted again."
         path = self.folder / f"{name}-{number:06d}.parquet"
         about = {"run": path.stem, "origin": self.origin}
-        if not self._is_whole(path, about):
+        if not _is_whole(path, about):
             keys, counts = count()
             table = pl.DataFrame({"key": keys.astype(np.uint64), "count": counts})
             write_atomically(path, seal(table, about, row_group_size=max(2**10, self.rows // 64)))
         self.runs[name].append(path)
-
-    def _is_whole(self, path: Path, about: dict[str, str]) -> bool:
-        "Whether a run is there as it was written; a warning names one that is there and is not."
-        try:
-            unseal(path.read_bytes(), about)
-        except FileNotFoundError:
-            return False
-        except (ValueError, OSError, pl.exceptions.PolarsError) as error:
-            warnings.warn(f"the run '{path}' is counted again: {error}")
-            return False
-        return True
 
     @checked
     def parts(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # (keys, counts): disjoint, ascending
@@ -222,14 +223,8 @@ class PairRuns:
         "Keys between which no more than `rows` rows lie, all runs together."
         runs = self.runs[name]
         step = max(self.rows // (2 * len(runs)), 1)
-        sample = np.sort(
-            np.concatenate(
-                [
-                    pl.scan_parquet(run, glob=False).select(pl.col("key").gather_every(step)).collect()["key"].to_numpy()
-                    for run in runs
-                ]
-            )
-        )
+        some = (pl.scan_parquet(run, glob=False).select(pl.col("key").gather_every(step)).collect() for run in runs)
+        sample = np.sort(np.concatenate([part["key"].to_numpy() for part in some]))
         inner = {int(key) // self.groups * self.groups for key in sample[len(runs) :: len(runs)]}
         return sorted({0, *inner, 2**64})
 
@@ -502,7 +497,7 @@ def _count_all(
     for distance, kind in steps:
         yield distance, kind, *_information(runs.parts(name(distance, kind)), vocabulary, groups)
 
-# %% ../nbs/05_two_point.ipynb #05-two-point-031
+# %% ../nbs/05_two_point.ipynb #least-memory
 LEAST_MEMORY = 2**20  # bytes; with less, batches are of a few tokens, and there is no end of them
 
 
@@ -518,7 +513,7 @@ def _check_memory(groups: int, vocabulary: int, memory: int):
             f"{memory / 2**30:,.1f}: choose groups <= {memory // (16 * vocabulary):,}"
         )
 
-
+# %% ../nbs/05_two_point.ipynb #05-two-point-031
 @checked
 def two_point_mi(
     corpus: Corpus,
@@ -538,18 +533,12 @@ def two_point_mi(
     distances = _check_distances(distances)
     vocabulary, reach = len(tokenizer), distances[-1]
     _check_memory(groups, vocabulary, memory)
-    origin = dict(
-        kind="two-point",
-        corpus=corpus.fingerprint,
-        tokenizer=tokenizer_fingerprint(tokenizer),
-        reach=reach,
-        groups=groups,
-        seed=seed,
-        memory=memory,
-        **versions("tokenizers", "transformers", "numpy", "scipy"),
-    )
+    origin = dict(kind="two-point", corpus=corpus.fingerprint, tokenizer=tokenizer_fingerprint(tokenizer))
+    origin |= dict(reach=reach, groups=groups, seed=seed, memory=memory)
+    origin |= versions("tokenizers", "transformers", "numpy", "scipy")
     with tempfile.TemporaryDirectory() as scratch:
-        store = Store(Path(scratch if cache is None else _named(cache)) / f"pairs-{fingerprint(*map(str, origin.values()))}", origin)
+        folder = Path(scratch if cache is None else _named(cache))
+        store = Store(folder / f"pairs-{fingerprint(*map(str, origin.values()))}", origin)
         runs = store.folder / f"runs-{memory // BYTES_PER_PAIR}"
         missing = lambda: [(d, kind) for d in distances for kind in ("pairs", "floor") if _key(d, kind) not in store]
         if wanted := missing():
@@ -557,9 +546,8 @@ def two_point_mi(
             documents = _grouped(cached_tokens(corpus, tokenizer, cache), reach, groups, tally)
             documents = _checked_documents(documents, tally, reach, corpus.name)
             try:
-                for d, kind, *result in _count_all(
-                    documents, wanted, reach, vocabulary, groups, seed, memory, runs, progress
-                ):
+                counted = _count_all(documents, wanted, reach, vocabulary, groups, seed, memory, runs, progress)
+                for d, kind, *result in counted:
                     store.write(_key(d, kind), _shard(*result, documents=sum(n > reach for n in tally)))
                 shutil.rmtree(runs, ignore_errors=True)
             except (FileNotFoundError, pl.exceptions.ComputeError):

@@ -1,11 +1,14 @@
 "Every architecture: causal, of the size it says, and the scan equal to the recurrence."
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest, torch, yaml
 from hypothesis import given, settings, strategies as st
 from l2m.models import (FAMILIES, PAPER, STATES, build_model, chunk_scan, clock, device_bytes, known_device, layers_and_width, model_arguments, model_config,
                         parameter_count, transformers_chunk_scan)
-from transformers import GPT2LMHeadModel, Mamba2ForCausalLM, logging
+from l2m.scoring import Continuation, LanguageModel, probe
+from transformers import BambaConfig, BambaForCausalLM, GPT2LMHeadModel, Mamba2Config, Mamba2ForCausalLM, logging
 
 logging.set_verbosity_error()
 ROOT = Path(__file__).parents[1]
@@ -34,6 +37,53 @@ def test_chunk_scan_is_the_recurrence(length, chunk, groups, seed):
     found = chunk_scan(x, raw, A, B, C, chunk, D=D, dt_bias=bias, initial_states=state, dt_softplus=True, dt_limit=(0.1, 2), return_final_states=True)
     torch.testing.assert_close(found[0], y, atol=1e-10, rtol=1e-10)
     torch.testing.assert_close(found[1], last, atol=1e-10, rtol=1e-10)
+
+
+IMPORTS = """
+from transformers.models.bamba import modeling_bamba
+from transformers.models.mamba2 import modeling_mamba2
+own = modeling_mamba2.mamba2_chunk_scan, modeling_bamba.mamba2_chunk_scan
+import l2m.models, l2m.training
+now = lambda: (modeling_mamba2.mamba2_chunk_scan, modeling_bamba.mamba2_chunk_scan)
+assert now() == own
+l2m.models.build_model("llama", length=8, vocabulary=4)
+assert now() == own
+l2m.models.build_model("mamba2", length=8, vocabulary=4)
+assert now() == 2 * (l2m.models.chunk_scan,)
+"""
+
+
+def test_importing_changes_nothing_in_transformers(): subprocess.run([sys.executable, "-c", IMPORTS], check=True)
+
+
+def test_fused_kernels_come_first(monkeypatch):
+    import l2m.models as models
+    for module in (models.modeling_mamba2, models.modeling_bamba): monkeypatch.setattr(module, "mamba2_chunk_scan", transformers_chunk_scan)
+    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: name == "mamba_ssm" or None)
+    models.use_chunk_scan()
+    assert models.modeling_mamba2.mamba2_chunk_scan is transformers_chunk_scan
+
+
+MAMBA2 = dict(vocab_size=97, hidden_size=32, num_hidden_layers=2, pad_token_id=0)
+LAYERS = {
+    "mamba2": (Mamba2ForCausalLM, Mamba2Config(**MAMBA2, num_heads=8, head_dim=8, state_size=8, n_groups=2, chunk_size=16)),
+    "bamba": (BambaForCausalLM, BambaConfig(**MAMBA2, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2, attn_layer_indices=[1], mamba_n_heads=8, mamba_d_head=8, mamba_d_state=8, mamba_n_groups=1, mamba_chunk_size=16)),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", LAYERS)
+def test_scores_are_the_same_with_either_scan(name, dtype, monkeypatch):
+    import l2m.models as models
+    build, config = LAYERS[name]
+    torch.manual_seed(0)
+    model, ids = build(config).to(dtype), torch.randint(97, (2, 40), generator=torch.Generator().manual_seed(1))
+    found = []
+    for scan in (transformers_chunk_scan, chunk_scan):
+        for module in (models.modeling_mamba2, models.modeling_bamba): monkeypatch.setattr(module, "mamba2_chunk_scan", scan)
+        probe(scorer := LanguageModel(model, None, name, 1))
+        found.append(scorer.logprobs(ids, [Continuation(20, ids[:, 20:])]))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=2e-2 if dtype is torch.bfloat16 else 1e-4)
 
 
 @pytest.mark.parametrize("name", ["mamba2", "hybrid"])

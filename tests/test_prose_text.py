@@ -164,7 +164,7 @@ def test_other_lines_are_no_letters(text):
 def test_without_a_language_only_carriage_returns_change():
     text = "one\x0b\u2028two\f three \n\n\n\nfour\u00ad\n"
     assert running_text(text.replace("\n", "\r\r\n"), None) == text
-    corpus = Corpus("made up", "-", None, lambda: iter([Document("a", WILD.replace("\n", "\r\n"))]))
+    corpus = Corpus("made up", None, lambda: iter([Document("a", WILD.replace("\n", "\r\n"))]))
     assert next(iter(corpus)).text == WILD
 
 

@@ -82,10 +82,10 @@ def test_soft_hyphens_go_and_join():
     assert "No-\nbody" in page
     soft = page.replace("No-", "No\u00ad").replace("trusted", "trus\u00adted")
     assert unwrap(soft) == unwrap(soft.replace("\u00ad\n", "\u00ad  \n")) == PROSE
-    assert unwrap("An infor\u00admation.") == "An information."
+    assert unwrap("Some know\u00adledge.") == "Some knowledge."
     assert unwrap("One para\u00ad\ngraph of a narrow page.") == "One paragraph of a narrow page."
     assert unwrap("It ends in one.\u00ad\n\nThe next.") == "It ends in one.\n\nThe next."
-    assert running_text("In code it is infor\u00admation.", None) == "In code it is infor\u00admation."
+    assert running_text("In code it is know\u00adledge.", None) == "In code it is know\u00adledge."
 
 
 # --- lines that an author broke
@@ -183,7 +183,7 @@ LISTS = ", ".join(map(str, range(12, 90, 3)))
     (f"They agree.[{LISTS}] and with theory. The rest says how.", ["They", "The "]),
     ("It names the lot no.[123456789012345678901234567890] of those lost. It was found.", ["It n", "It w"]),
     (f"They agree.[{LISTS}] The rest says how.", ["They", "The "]),
-    ("Agreed.[1 - 2 - 3 - 4 - 5 - 6 - 7 - 8 - 9 - 10 - 11 - 12 - 13 - 14 - 15 - 16] So.", ["Agre", "So."]),
+    ("According.[1 - 2 - 3 - 4 - 5 - 6 - 7 - 8 - 9 - 10 - 11 - 12 - 13 - 14 - 15 - 16] So.", ["Acco", "So."]),
 ])
 def test_numbers_in_brackets_take_no_time(text, starts):
     begun = time.monotonic()
@@ -206,8 +206,8 @@ def test_no_language_has_a_pattern_of_its_own_for_references():
 
 
 @pytest.mark.parametrize("language, text, starts", [
-    ("de", "Die Stelle ist m.E. verderbt. Sie schreibt: Grüße m[ein]e Schwester. Am Abend kam die Antwort.", ["Die", "Sie", "Am "]),
-    ("de", "Sie erwarb den B.A. in Halle. Die Prüfung B(asic) bestand sie im Herbst. Der Winter war lang.", ["Sie", "Die", "Der"]),
+    ("de", "Es fehlt m.E. ein Wort. Darin steht: Grüße m[ein]e Schwester. Am Abend kam die Antwort.", ["Es ", "Dar", "Am "]),
+    ("de", "Den B.A. erwarb er in Halle. Die Prüfung B(asic) bestand er im Herbst. Der Winter war lang.", ["Den", "Die", "Der"]),
     ("ru", "Том стоит сто у.е. в лавке. В рукописи читаем: она у[е]хала рано. Никто её не видел.", ["Том", "В р", "Ник"]),
     ("bg", "Том струва сто у.е. в лавката. Четем: тя у[е]хала рано. Никой не я видя.", ["Том", "Чет", "Ник"]),
 ])

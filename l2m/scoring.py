@@ -408,7 +408,7 @@ def _sees_the_future(scorer: LanguageModel, ids: Tensor) -> bool:
 @torch.inference_mode()
 def probe(scorer: LanguageModel):
     "Check a scorer against its model's own output on random tokens; give up state reuse where the model cannot do it."
-    n = max(4, min(24, scorer.context_limit or 24))
+    n = max(4, min(24, (scorer.context_limit or 25) - 1))
     ids = torch.randint(scorer.vocabulary, (2, n), generator=torch.Generator().manual_seed(0)).to(scorer.device)
     probed = [one for one in (scorer, in_float32(scorer)) if one is not None]
     for scorer.reuses_state in (True, False):
@@ -877,13 +877,14 @@ def _place(model: str) -> str:
     "Where a model's files are: a folder, the folder of an expanded GGUF file, or a name on the Hub."
     if model in EMBEDDED:
         return str(dequantized(EMBEDDED[model]()))
-    path = Path(os.path.expanduser(model))
-    if path.is_dir() and ({"config.json", "adapter_config.json"} & set(os.listdir(path))):
+    path, named = Path(os.path.expanduser(model)), bool(model.strip())
+    if named and path.is_dir() and {"config.json", "adapter_config.json"} & set(os.listdir(path)):
         return str(path)
-    if path.exists() or path.suffix.lower() == ".gguf":
+    if named and (path.exists() or path.suffix.lower() == ".gguf"):
         return str(dequantized(path))
-    if not model.strip() or path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
-        raise FileNotFoundError(f"no model at '{model}': give {', '.join(map(repr, EMBEDDED))}, a folder, a GGUF file or a name on the Hub")
+    if not named or path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
+        choices = ", ".join(map(repr, EMBEDDED))
+        raise FileNotFoundError(f"no model at '{model}': give {choices}, a folder, a GGUF file or a name on the Hub")
     return model
 
 # %% ../nbs/03_scoring.ipynb #m46

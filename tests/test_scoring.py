@@ -7,8 +7,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
-    BambaConfig, BambaForCausalLM, MambaConfig, MambaForCausalLM, OPTConfig, OPTForCausalLM, Phi3Config, Phi3ForCausalLM, BertConfig, BertLMHeadModel, FalconH1Config, FalconH1ForCausalLM, Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel,
-    LlamaConfig, LlamaForCausalLM, Mamba2Config, Mamba2ForCausalLM, PreTrainedTokenizerFast,
+    BambaConfig, BambaForCausalLM, MambaConfig, MambaForCausalLM, OPTConfig, OPTForCausalLM, Phi3Config, Phi3ForCausalLM, BertConfig, BertLMHeadModel, FalconH1Config, FalconH1ForCausalLM, Gemma2Config, Gemma2ForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, GPT2Config, GPT2LMHeadModel,
+    Llama4ForCausalLM, Llama4TextConfig, LlamaConfig, LlamaForCausalLM, Mamba2Config, Mamba2ForCausalLM, PreTrainedTokenizerFast,
 )
 
 from l2m import scoring
@@ -235,11 +235,42 @@ def test_a_spoilt_folder_is_one_clear_error(folder, spoil, message):
     (dict(model="no-such/model"), "model 'no-such/model' cannot be loaded"),
     (dict(model="smollm2-135m", device="cuda:7"), "device 'cuda:7' is not there"),
     (dict(model="smollm2-135m", device="abacus"), "device 'abacus' is not there"),
-    (dict(model="smollm2-135m", dtype="float3"), "dtype 'float3' is unknown"),
+    (dict(model="smollm2-135m", device="meta"), "device 'meta' is not there"),
+    (dict(model="smollm2-135m", device=7), "device is 7, expected text or a torch.device"),
+    (dict(model="smollm2-135m", dtype="float3"), "dtype 'float3' is unknown: choose 'auto', 'float64', 'float32', 'bfloat16', 'float16'"),
+    (dict(model="smollm2-135m", dtype="int8"), "dtype 'int8' is unknown"),
+    (dict(model="smollm2-135m", dtype=torch.int64), "dtype 'torch.int64' is unknown"),
+    (dict(model="smollm2-135m", dtype=32), "dtype is 32, expected text or a torch.dtype"),
+    (dict(model="smollm2-135m", bos=True), "bos is True, expected text or a whole number or None"),
+    (dict(model="smollm2-135m", bos=1.5), "bos is 1.5, expected text or a whole number or None"),
+    (dict(model=3), "model is 3, expected text or a Path"),
+    (dict(model=None), "model is None, expected text or a Path"),
 ])
 def test_wrong_names_are_one_clear_error(arguments, message):
     with pytest.raises(ValueError, match=message):
         load_scorer(**arguments)
+
+
+@pytest.mark.parametrize("name", ["", "  ", "~/absent", "/absent/model", "./absent", "../absent", "models/of/mine"])
+def test_a_place_without_a_model_is_not_looked_up_on_the_hub(name):
+    with pytest.raises(FileNotFoundError, match=f"no model at '{name}': give 'smollm2-135m'"): load_scorer(name)
+
+
+def test_a_folder_by_any_name(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    folder.rename(folder.parent / "named.gguf")
+    named = folder.parent / "named.gguf"
+    prints = {load_scorer(place, dtype="float32", bos=1).fingerprint for place in (str(named), named, "~/named.gguf")}
+    assert len(prints) == 1
+    (named / "config.json").unlink()
+    with pytest.raises(ValueError, match="named.gguf' is a folder without config.json"): load_scorer(named)
+    with pytest.raises(ValueError, match="model.safetensors' is not a GGUF file.*the folder of a safetensors model"): load_scorer(named / "model.safetensors")
+
+
+def test_an_attention_that_is_not_there(folder):
+    with pytest.raises(ValueError, match=f"model '{folder}' cannot be loaded: .*sharp"): load_scorer(folder, attn_implementation="sharp")
+    eager, plain = (load_scorer(folder, attn_implementation=name, dtype="float32", bos=1) for name in ("eager", None))
+    torch.testing.assert_close(eager.logprobs(text(1, 2, 9))[0], plain.logprobs(text(1, 2, 9))[0], rtol=0, atol=1e-5)
 
 
 def test_a_gguf_file_cut_short(tmp_path, monkeypatch):
@@ -252,10 +283,208 @@ def test_a_gguf_file_cut_short(tmp_path, monkeypatch):
         load_scorer(str(tmp_path / "absent.gguf"))
 
 
-def test_a_model_that_sees_the_future_is_refused():
-    model = BertLMHeadModel(BertConfig(**SIZES | dict(pad_token_id=0), intermediate_size=64, num_attention_heads=4))
-    with pytest.raises(ValueError, match="'bert' is not causal"):
-        probe(LanguageModel(sharpen(model), None, "bert", 1))
+# The probe
+
+
+def bert(): return BertLMHeadModel(BertConfig(**SIZES, intermediate_size=64, num_attention_heads=4))
+def gemma3_both_ways(): return Gemma3ForCausalLM(Gemma3TextConfig(**SIZES, **ATTENTION, head_dim=8, use_bidirectional_attention=True))
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("scale", [1, 4])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("build", [bert, gemma3_both_ways])
+def test_a_model_that_sees_the_future_is_refused(build, dtype, scale):
+    torch.manual_seed(0)
+    model = build()
+    if scale == 4: sharpen(model)
+    with pytest.raises(ValueError, match=f"'{build.__name__}' is not causal, it sees the future"):
+        probe(LanguageModel(model.to(dtype), None, build.__name__, 1))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("build, reuses", [(bamba, False), (mamba, False), (llama, True), (mamba2, True)])
+def test_a_nearly_flat_model_is_judged_as_well(build, reuses, dtype):
+    "Weights as first drawn: what was read hardly matters, and in half precision rounding hides whether a state was lost."
+    torch.manual_seed(0)
+    probe(scorer := LanguageModel(build().to(dtype), None, "flat", 1))
+    assert scorer.reuses_state is reuses
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1:])
+@pytest.mark.parametrize("build", [gpt2, llama])
+def test_large_logits_round_by_whole_nats_and_are_still_causal(build, dtype):
+    torch.manual_seed(0)
+    model = sharpen(build())
+    with torch.no_grad(): model.get_output_embeddings().weight.mul_(300)
+    probe(scorer := LanguageModel(model.to(dtype), None, "loud", 1))
+    assert scorer.reuses_state and scorer.logprobs(text(1, 2, 30))[0].std() > 30
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1:])
+def test_a_deep_model_keeps_its_state_in_any_precision(dtype):
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=500, hidden_size=128, intermediate_size=256, num_hidden_layers=24, num_attention_heads=4, pad_token_id=None))
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.ndim > 1: p.mul_(8)
+    probe(scorer := LanguageModel(model.to(dtype), None, "deep", 1))
+    assert scorer.reuses_state
+
+
+def test_the_probe_leaves_the_model_as_it_was():
+    scorer = scorer_of(llama, dtype=torch.bfloat16)
+    before = scorer.logprobs(text(1, 2, 9))[0]
+    probe(scorer)
+    assert torch.equal(scorer.logprobs(text(1, 2, 9))[0], before) and scorer.model.dtype == scorer.dtype == torch.bfloat16
+    assert not any(part._forward_hooks for part in scorer.model.modules())
+
+
+def test_a_short_context_is_probed_within_it():
+    torch.manual_seed(0)
+    for positions in (5, 9):
+        probe(scorer := LanguageModel(GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=positions)), None, "short", 1))
+        assert scorer.reuses_state and scorer.context_limit == positions
+
+
+def test_a_body_that_calls_itself_by_another_name_is_found():
+    "Llama 4 names itself when it is asked for its body."
+    torch.manual_seed(0)
+    config = Llama4TextConfig(**SIZES, **ATTENTION, head_dim=8, intermediate_size_mlp=64, num_local_experts=2, attention_chunk_size=8)
+    scorer = LanguageModel(sharpen(Llama4ForCausalLM(config)), None, "llama4", 1)
+    probe(scorer)
+    assert scorer.reuses_state
+    torch.testing.assert_close(scorer.logprobs(text(1, 2, 20))[0], loop(scorer.model, 1, text(1, 2, 20)), rtol=0, atol=1e-4)
+
+
+def test_an_error_of_the_model_is_shown_as_what_it_is():
+    scorer = LanguageModel(llama(), None, "broken", 1)
+    def fail(*args, **kwargs): raise RuntimeError("no kernel for this card")
+    scorer.model.model.layers[1].forward = fail
+    with pytest.raises(ValueError, match="'broken' cannot be run on 24 random tokens: RuntimeError: no kernel for this card"): probe(scorer)
+
+
+def test_an_overflow_in_half_precision_is_called_one():
+    model = llama()
+    with torch.no_grad(): model.lm_head.weight.mul_(1e6)
+    with pytest.raises(FloatingPointError, match="'loud' returned NaN .* torch.float16: half precision may overflow"): probe(LanguageModel(model.half(), None, "loud", 1))
+
+
+# Fingerprints
+
+
+def test_every_weight_counts():
+    "Each single value, wherever it stands, and nothing but the values and what is computed with them."
+    scorer = scorer_of(llama)
+    prints = {scorer.fingerprint}
+    for place, p in enumerate(scorer.model.parameters()):
+        with torch.no_grad(): p.view(-1)[p.numel() * 3 // 7 + 1] += 1e-3
+        prints.add(LanguageModel(scorer.model, None, "llama", 1).fingerprint)
+    assert len(prints) == place + 2
+
+
+def test_large_weights_are_read_to_their_end(monkeypatch):
+    monkeypatch.setattr(scoring, "PIECE", 100)
+    scorer = scorer_of(llama)
+    prints = {scorer.fingerprint}
+    for at in (-1, -30, 0):
+        with torch.no_grad(): scorer.model.model.embed_tokens.weight.view(-1)[at] += 1
+        prints.add(LanguageModel(scorer.model, None, "llama", 1).fingerprint)
+    assert len(prints) == 4
+
+
+def test_what_computes_nothing_does_not_count(tmp_path):
+    scorer = scorer_of(llama)
+    changes = dict(_name_or_path="/somewhere/else", transformers_version="9.9", dtype="bfloat16", architectures=["Another"], use_cache=False, eos_token_id=7, id2label={0: "a"})
+    for name, value in changes.items(): setattr(scorer.model.config, name, value)
+    assert LanguageModel(scorer.model, None, "another name", 5).fingerprint == scorer.fingerprint
+    for folder in ("a", "b"): scorer.model.save_pretrained(tmp_path / folder)
+    again = [LanguageModel(LlamaForCausalLM.from_pretrained(tmp_path / folder, dtype=torch.float32), None, folder, 1).fingerprint for folder in ("a", "b")]
+    assert again == [scorer.fingerprint] * 2
+
+
+@pytest.mark.parametrize("change", [dict(rms_norm_eps=1e-3), dict(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}), dict(hidden_act="gelu")])
+def test_what_computes_something_counts(change):
+    scorer = scorer_of(llama)
+    for name, value in change.items(): setattr(scorer.model.config, name, value)
+    assert LanguageModel(scorer.model, None, "llama", 1).fingerprint != scorer.fingerprint
+
+
+def test_half_precision_is_another_model():
+    assert scorer_of(llama).fingerprint != scorer_of(llama, dtype=torch.bfloat16).fingerprint
+
+
+# Wrong values at the door
+
+
+@pytest.mark.parametrize("contexts, message", [
+    (text(1, 1, 9).float(), "a torch.float32 of shape .1, 9. is no table of tokens: give whole numbers"),
+    (text(1, 1, 9) > 3, "a torch.bool of shape .1, 9. is no table of tokens"),
+    (text(1, 1, 9)[0], "a torch.int64 of shape .9,. is no table of tokens.*one text as ids.None."),
+    (text(1, 1, 9)[None], "of shape .1, 1, 9. is no table of tokens"),
+    ([[1, 2, 3]], "contexts is \\[\\[1, 2, 3\\]\\], expected a torch.Tensor"),
+    (text(1, 1, 9).numpy(), "contexts is a numpy.ndarray of shape .1, 9., expected a torch.Tensor"),
+    (None, "contexts is None, expected a torch.Tensor"),
+])
+def test_contexts_that_are_no_tables_of_tokens(contexts, message):
+    with pytest.raises(ValueError, match=message): scorer_of(gpt2).logprobs(contexts)
+
+
+@pytest.mark.parametrize("continuations, message", [
+    ([(3, text(1, 1, 3))], "continuations is a list|continuations is \\[.*expected a list of values, each a Continuation"),
+    ([Continuation(3.0, text(1, 1, 3))], "split 3.0 lies outside the context"),
+    ([Continuation(True, text(1, 1, 3))], "split True lies outside the context"),
+    ([Continuation(3, [1, 2])], "a list is no table of tokens"),
+    (Continuation(3, text(1, 1, 3)), "expected a list"),
+])
+def test_continuations_that_are_none(continuations, message):
+    with pytest.raises(ValueError, match=message): scorer_of(gpt2).logprobs(text(1, 1, 9), continuations)
+
+
+def test_token_ids_of_any_whole_type_are_read():
+    scorer, ids = scorer_of(gpt2), text(1, 2, 9)
+    expected = scorer.logprobs(ids, [Continuation(4, ids)])
+    for dtype in (torch.int32, torch.int16, torch.uint8):
+        torch.testing.assert_close(scorer.logprobs(ids.to(dtype), [Continuation(4, ids.to(dtype))]), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(bos=True), "LanguageModel: bos is True|__init__: bos is True"), (dict(bos=97), "bos 97 is not in the vocabulary of 'gpt2': choose None or 0 <= bos < 97"), (dict(bos=-1), "bos -1 is not"),
+    (dict(bos=1.0), "bos is 1.0, expected a whole number or None: write 1"), (dict(bos="eos"), "bos is 'eos', expected a whole number or None"),
+    (dict(tokenizer="gpt2"), "tokenizer is 'gpt2', expected a transformers"), (dict(model="gpt2"), "model is 'gpt2', expected a transformers"), (dict(name=None), "name is None, expected text"),
+])
+def test_a_language_model_of_wrong_parts(change, message):
+    with pytest.raises(ValueError, match=message): LanguageModel(**dict(model=gpt2(), tokenizer=None, name="gpt2", bos=1) | change)
+
+
+def test_bos_is_checked_wherever_it_is_set():
+    with pytest.raises(ValueError, match="bos 97 is not in the vocabulary"): scorer_of(gpt2).with_bos(97)
+    with pytest.raises(ValueError, match="bos is True, expected a whole number or None"): scorer_of(gpt2).with_bos(True)
+
+
+def test_sentences_need_a_tokenizer():
+    scorer = scorer_of(gpt2)
+    with pytest.raises(ValueError, match="'gpt2' has no tokenizer to read sentences with"): bos_costs(scorer)
+    with pytest.raises(ValueError, match="bos_candidates: tokenizer is None, expected a transformers"): bos_candidates(None)
+    with pytest.raises(ValueError, match="probe: scorer is 'gpt2', expected a LanguageModel"): probe("gpt2")
+    scorer.tokenizer = tokenizer()
+    for wrong, message in ((dict(sentences="the river"), "write ..the river.."), (dict(n_tokens=0), "at least 1"), (dict(sentences=[]), "no sentence has 4 tokens")):
+        with pytest.raises(ValueError, match=message): bos_costs(scorer, **wrong)
+
+
+def test_special_tokens_in_a_sentence_are_text():
+    scorer, read = scorer_of(gpt2), []
+    scorer.tokenizer = tokenizer(bos_token="<s>", eos_token="</s>")
+    scorer.with_bos = lambda bos: type("Spy", (), {"logprobs": lambda self, ids: (read.append(ids), (torch.zeros(1),))[1]})()
+    bos_costs(scorer, ["the </s> river the a", "a <s> a river the"])
+    assert read and not any(((ids == 1) | (ids == 2)).any() for ids in read)
+
+
+def test_a_tokenizer_of_more_tokens_than_the_model(tmp_path):
+    GPT2LMHeadModel(GPT2Config(vocab_size=6, n_embd=32, n_layer=2, n_head=4)).save_pretrained(tmp_path)
+    tokenizer(bos_token="<s>", eos_token="<end>").save_pretrained(tmp_path)  # <end> is added as the eighth token
+    assert load_scorer(str(tmp_path), dtype="float32", bos="bos").bos == 1
+    with pytest.raises(ValueError, match="bos 7 is not in the vocabulary"): load_scorer(str(tmp_path), dtype="float32", bos="eos")
 
 
 def test_the_embedded_model_is_the_cached_one():

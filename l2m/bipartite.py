@@ -126,7 +126,7 @@ def _shards(plan: pl.DataFrame, n: int, batch_size: int) -> dict[str, tuple[rang
             shards[f"scores-{i:06d}"] = range(i, min(i + batch_size, b)), reach
     return shards
 
-# %% ../nbs/04_bipartite.ipynb #x
+# %% ../nbs/04_bipartite.ipynb #04-bipartite-doors-1
 SHARD = dict(window=pl.Int64, kind=pl.String, split=pl.Int64, shuffle=pl.Int64, logprobs=pl.List(pl.Float32))
 
 
@@ -276,7 +276,7 @@ def _parameters(scorer, windows, lengths, ratios, plan, shuffles, batch_size) ->
         versions=versions("torch", "transformers"),
     )
 
-# %% ../nbs/04_bipartite.ipynb #x
+# %% ../nbs/04_bipartite.ipynb #04-bipartite-doors-3
 def _shard_fault(table: pl.DataFrame, rows: range, reach: dict[int, int], shuffles: int) -> str | None:
     "What is wrong with the scores of some windows."
     expected = [(window, *one) for one in _passes(reach, shuffles) for window in rows]

@@ -85,12 +85,10 @@ LOGITS_AT_ONCE = 2**24  # entries of the [rows, vocabulary] table held at a time
 
 def body_of(model: PreTrainedModel) -> PreTrainedModel:
     "The part of a language model that turns tokens into hidden vectors."
-    body = model.get_decoder()
-    if body is model:
-        body = next((part for part in model.children() if isinstance(part, PreTrainedModel)), None)
-    if body is None:
-        raise ValueError(f"{type(model).__name__} has no body apart from its head, so it cannot be used as a scorer")
-    return body
+    for part in (model.get_decoder(), model.base_model, *model.children()):
+        if part is not model and isinstance(part, PreTrainedModel):
+            return part
+    raise ValueError(f"{type(model).__name__} has no body apart from its head: it cannot be used as a scorer")
 
 
 class _Body(tuple):
@@ -425,10 +423,8 @@ def probe(scorer: LanguageModel):
                 raise ValueError(f"'{scorer.name}' cannot be run on {n} random tokens: {reason}") from error
     if any(_sees_the_future(one, ids) for one in probed):
         raise ValueError(f"'{scorer.name}' is not causal, it sees the future: it cannot be used as a scorer")
-    raise ValueError(
-        f"'{scorer.name}' gives other log-probabilities where a text is cut, or not those of its hidden states: "
-        "it cannot be used as a scorer"
-    )
+    reason = "gives other log-probabilities where a text is cut, or not those of its hidden states"
+    raise ValueError(f"'{scorer.name}' {reason}: it cannot be used as a scorer")
 
 # %% ../nbs/03_scoring.ipynb #m28
 OPENINGS = (
@@ -776,6 +772,15 @@ def clear_parts():
             shutil.rmtree(part) if part.is_dir() else part.unlink()
 
 
+def _whole(folder: Path) -> bool:
+    "Whether every file that was written into a folder of the cache is there, in its size."
+    try:
+        sizes = json.loads((folder / "sizes.json").read_text())
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
+
+
 def dequantized(
     gguf: str | Path,  # a GGUF file with quantized weights and a tokenizer
 ) -> Path:  # a folder with the same model in safetensors, float32
@@ -786,15 +791,18 @@ def dequantized(
     with open(gguf, "rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
     folder = cache_folder() / f"gguf-{fingerprint(content, __version__, version('transformers'), version('gguf'))}"
-    if folder.exists():
+    if _whole(folder):
         return folder
     model, tokenizer = read_gguf(Path(gguf))
     part = folder.with_name(f".{folder.name}.part")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(part.with_suffix(".lock")):
-        if not folder.exists():  # another process may have been faster
+        if not _whole(folder):  # another process may have been faster
             model.save_pretrained(part)
             tokenizer.save_pretrained(part)
+            sizes = {file.name: file.stat().st_size for file in part.iterdir()}
+            (part / "sizes.json").write_text(json.dumps(sizes))
+            shutil.rmtree(folder, ignore_errors=True)
             part.rename(folder)
     return folder
 

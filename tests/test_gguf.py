@@ -236,6 +236,16 @@ def test_other_versions_expand_anew(tmp_path, monkeypatch):
     assert dequantized(path) != before
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "sizes.json"])
+def test_an_expansion_that_lost_a_file_is_made_anew(tmp_path, name):
+    folder = dequantized(path := write(tmp_path / "x.gguf"))
+    before, size = load(path), (folder / name).stat().st_size
+    (folder / name).unlink()
+    assert load(path).fingerprint == before.fingerprint
+    (folder / name).write_bytes((folder / name).read_bytes()[: size // 2])
+    assert load(path).fingerprint == before.fingerprint and (folder / name).stat().st_size == size
+
+
 def test_what_lies_beside_a_file_is_not_read(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
-    BambaConfig, BambaForCausalLM, MambaConfig, MambaForCausalLM, OPTConfig, OPTForCausalLM, Phi3Config, Phi3ForCausalLM, BertConfig, BertLMHeadModel, FalconH1Config, FalconH1ForCausalLM, Gemma2Config, Gemma2ForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, GPT2Config, GPT2LMHeadModel,
+    BambaConfig, BambaForCausalLM, MambaConfig, MambaForCausalLM, ModernBertDecoderConfig, ModernBertDecoderForCausalLM, OPTConfig, OPTForCausalLM, Phi3Config, Phi3ForCausalLM, BertConfig, BertLMHeadModel, FalconH1Config, FalconH1ForCausalLM, Gemma2Config, Gemma2ForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, GPT2Config, GPT2LMHeadModel,
     Llama4ForCausalLM, Llama4TextConfig, LlamaConfig, LlamaForCausalLM, Mamba2Config, Mamba2ForCausalLM, PreTrainedTokenizerFast,
 )
 
@@ -347,12 +347,14 @@ def test_a_short_context_is_probed_within_it():
         assert scorer.reuses_state and scorer.context_limit == positions
 
 
-def test_a_body_that_calls_itself_by_another_name_is_found():
-    "Llama 4 names itself when it is asked for its body."
-    torch.manual_seed(0)
-    config = Llama4TextConfig(**SIZES, **ATTENTION, head_dim=8, intermediate_size_mlp=64, num_local_experts=2, attention_chunk_size=8)
-    scorer = LanguageModel(sharpen(Llama4ForCausalLM(config)), None, "llama4", 1)
-    probe(scorer)
+def llama4(): return Llama4ForCausalLM(Llama4TextConfig(**SIZES, **ATTENTION, head_dim=8, intermediate_size_mlp=64, num_local_experts=2, attention_chunk_size=8))
+def modernbert(): return ModernBertDecoderForCausalLM(ModernBertDecoderConfig(**SIZES, intermediate_size=64, num_attention_heads=4, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2))
+
+
+@pytest.mark.parametrize("build", [llama4, modernbert])
+def test_a_body_by_another_name_is_found(build):
+    "Asked for their bodies, Llama 4 names itself and ModernBERT its head."
+    scorer = scorer_of(build)
     assert scorer.reuses_state
     torch.testing.assert_close(scorer.logprobs(text(1, 2, 20))[0], loop(scorer.model, 1, text(1, 2, 20)), rtol=0, atol=1e-4)
 
@@ -408,6 +410,14 @@ def test_what_computes_something_counts(change):
     scorer = scorer_of(llama)
     for name, value in change.items(): setattr(scorer.model.config, name, value)
     assert LanguageModel(scorer.model, None, "llama", 1).fingerprint != scorer.fingerprint
+
+
+def test_weights_that_are_kept_elsewhere_count():
+    from accelerate import cpu_offload
+    model = llama()
+    expected = scoring._weights_fingerprint(model)
+    cpu_offload(model)
+    assert model.lm_head.weight.is_meta and scoring._weights_fingerprint(model) == expected
 
 
 def test_half_precision_is_another_model():

@@ -77,6 +77,16 @@ def test_experiment_begins_with_its_own_parameters_in_its_first_cell(path):
     assert [name for name, (annotation, default) in known.items() if default is None and not annotation.startswith("Optional")] == []
 
 
+@pytest.mark.parametrize("path", EXPERIMENTS.values(), ids=EXPERIMENTS)
+def test_no_parameter_becomes_something_else(path):
+    "A function above would see it change; only the place of a store or a cache may become the store or the cache"
+    kept, bound = set(notebook_parameters(path)) - {"store", "cache"}, set()
+    for cell in [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"][1:]:
+        statements = [node for node in ast.parse(cell.source).body if not isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+        bound |= {n.id for s in statements for n in ast.walk(s) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    assert kept & bound == set()
+
+
 @pytest.mark.parametrize("path", [path for path in [*MODULES, *NOTEBOOKS] if "stores" not in path.stem], ids=name)
 def test_tables_are_read_by_their_name(path):
     "Polars takes brackets and stars in a path for a pattern, unless it is told not to; a store reads bytes"

@@ -31,7 +31,7 @@ import yaml
 
 import l2m
 from .arguments import checked, fits
-from .stores import fingerprint, write_atomically
+from .stores import check_stores, fingerprint, writable, write_atomically
 
 # %% ../nbs/11_runs.ipynb #m5
 _NOTHING = re.compile(r"(~|null|Null|NULL|None|)\Z")
@@ -273,20 +273,7 @@ def save_table(
 @checked
 def results_folder(path: str | Path) -> Path:
     "A folder, made where it is missing, in which a file of 1 MiB could be written just now."
-    folder = Path(os.path.expanduser(path))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder) as file:
-            file.write(bytes(2**20))
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError:
-        raise ValueError(f"output '{folder}' is a file or a broken link: choose a folder") from None
-    except OSError as error:
-        raise ValueError(
-            f"no results can be written to '{folder}' ({error.strerror}): choose another folder, or make room in it"
-        ) from None
-    return folder
+    return writable(os.path.expanduser(path))
 
 # %% ../nbs/11_runs.ipynb #m23
 _PLACES = ("output", "store", "cache")
@@ -298,12 +285,13 @@ def begin(
     experiment: str,  # its name
     variables: dict[str, Any],  # of the notebook, after its parameters cell: globals()
 ) -> tuple[dict[str, Any], Path]:  # the parameters that numbers depend on, and the folder of the results
-    "Read and check a notebook's parameters in place, and try where its results go."
+    "Read and check a notebook's parameters in place, and look at where its results go and what earlier starts left there."
     notebook = experiment_notebook(experiment)
     given = {name: variables[name] for name in notebook_parameters(notebook) if name in variables}
     values = checked_parameters(notebook, given, _PAPERMILL)
     values |= {name: str(results_folder(values[name])) for name in _PLACES if values.get(name)}
     folder = results_folder(values["output"] or Path("runs") / experiment / "notebook")
+    check_stores(values.get("store") or folder / "store")
     variables.update(values)
     return {name: value for name, value in values.items() if name not in _APART}, folder
 
@@ -601,6 +589,10 @@ def _given(options: list[str]) -> dict[str, Any]:
     return given
 
 
+_PLAIN = (ValueError, ModuleNotFoundError, FloatingPointError, OSError, *OSError.__subclasses__())
+_TOLD = {kind.__name__ for kind in _PLAIN} | {"Damaged", "Unfinished", "Diverged"}  # their messages say it all
+
+
 @contextmanager
 def _one_error():
     "What goes wrong, in the command or in the notebook that it executes, ends in one clear error."
@@ -613,8 +605,7 @@ def _one_error():
             _stop("the process of the notebook was killed, most often for want of memory: the same command goes on")
         if type(error).__name__ != "PapermillExecutionError":
             raise
-        plain = error.ename in ("ValueError", "FileNotFoundError")
-        _stop(error.evalue if plain else f"{error.ename}: {error.evalue}")
+        _stop(error.evalue if error.ename in _TOLD else f"{error.ename}: {error.evalue}")
 
 
 def _stop(message: str):

@@ -515,7 +515,7 @@ def measured(
     device: str | torch.device = "cpu",
 ) -> pl.DataFrame:  # the table of `evaluate`, with `average`, `average_stderr` and `seconds` of training in every row
     "Train and evaluate once; its loss curve is beside it in the store, under `key`-curve."
-    if key not in store:
+    if key not in store or f"{key}-curve" not in store:
         model, judge = build(), judge or task
         curve = train(model, task, plan, store.folder / f"{key}.run", device=device)
         scores = evaluate(model, judge, n, batch, seed=plan.seed, device=device, autocast=plan.autocast)

@@ -30,7 +30,7 @@ from .arguments import Between, Count, as_array, checked
 from .corpora import Corpus, document_tokens
 from .information import entropy, grassberger_g
 from .scaling import check_level, check_noise, draws_of, numbers_of, small_sample_stretch
-from .stores import Damaged, Store, fingerprint, seal, unseal, versions, writable, write_atomically
+from .stores import Damaged, Store, fingerprint, read_shards, seal, unseal, versions, writable, write_atomically
 
 # %% ../nbs/05_two_point.ipynb #05-two-point-015
 def _ids(tokens) -> np.ndarray:
@@ -539,6 +539,7 @@ def two_point_mi(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch if cache is None else _named(cache))
         store = Store(folder / f"pairs-{fingerprint(*map(str, origin.values()))}", origin)
+        read_shards(store, [_key(d, kind) for d in distances for kind in ("pairs", "floor")])  # before others are counted
         runs = store.folder / f"runs-{memory // BYTES_PER_PAIR}"
         missing = lambda: [(d, kind) for d in distances for kind in ("pairs", "floor") if _key(d, kind) not in store]
         if wanted := missing():

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import l2m
@@ -13,11 +14,14 @@ import numpy as np
 import papermill
 import polars as pl
 import pytest
+import typer
 from hypothesis import given, strategies as st
+from papermill.exceptions import PapermillExecutionError
 from polars.testing.parametric import dataframes
 
 from l2m import runs
 from l2m.runs import begin, checked_parameters, compare_tables, experiment_notebook, notebook_parameters, output_folder, profile_parameters, provenance, published_run, repository, results_folder, run_experiment, save_table
+from l2m.stores import Damaged, Store
 
 ROOT = Path(__file__).parents[1]
 COMMAND = Path(sys.executable).parent / "l2m"
@@ -45,8 +49,8 @@ def test_every_profile_fits_its_notebook(experiment, profile):
     (["bipartite_scaling", "-p", "corpus=null"], "parameter 'corpus' of bipartite_scaling is None, expected str, .*: write -p 'corpus=\"sotu\"'"),
     (["bipartite_scaling", "-p", "pairs=8", "-p", "pairs=16"], "parameter 'pairs' is given twice, as '8' and '16'"),
     (["../11_runs"], "experiment '../11_runs' is unknown: choose one of"),
-    (["gaussian_families", "--profile", "ci", "--output", "README.md"], "output 'README.md' is a file or a broken link: choose a folder"),
-    (["gaussian_families", "--profile", "ci", "--output", "README.md/x"], "no results can be written to 'README.md/x' \\(Not a directory\\)"),
+    (["gaussian_families", "--profile", "ci", "--output", "README.md"], "'README.md' cannot be written \\(it is no folder\\): make room or choose another place"),
+    (["gaussian_families", "--profile", "ci", "--output", "README.md/x"], "'README.md/x' cannot be written \\(Not a directory\\)"),
     (["gaussian_families", "--profile", "ci", "--output", b"/nowhere/k\xe9"], "parameter 'output' is .*, which is not UTF-8"),
     (["two_point_scaling", "--profile", "ci", "-p", b"corpus=k\xe9"], "parameter 'corpus' is .*, which is not UTF-8"),
 ])
@@ -191,11 +195,34 @@ def test_papermills_text_is_read_in_the_notebook(checkout, tmp_path):
 
 @pytest.mark.parametrize("given, said", [
     ({"lengths": "[4, long]"}, "is '\\[4, long\\]', expected list\\[int\\], .*: write papermill's -y 'lengths: \\[4, 16\\]'"), ({"model": 123456}, "is 123456, expected str, .*: write papermill's -y 'model: \"123456\"'"),
-    ({"language": False}, "expected str or None, .*: write papermill's -y 'language: \"en\"'"), ({"output": "nbs/experiments/tiny.ipynb"}, "is a file"),
+    ({"language": False}, "expected str or None, .*: write papermill's -y 'language: \"en\"'"), ({"output": "nbs/experiments/tiny.ipynb"}, "it is no folder"),
 ])
 def test_a_notebook_refuses_wrong_values_in_its_first_cell(checkout, monkeypatch, given, said):
     monkeypatch.chdir(checkout)
-    with pytest.raises(ValueError, match=said): begin("tiny", given)
+    with pytest.raises((ValueError, OSError), match=said): begin("tiny", given)
+
+
+def test_damaged_shards_are_named_in_the_first_cell(checkout, tmp_path, monkeypatch):
+    "In the store beside the results or where else it is; in one store or in several"
+    monkeypatch.chdir(checkout)
+    monkeypatch.setattr(runs, "notebook_parameters", lambda path: notebook_parameters(path) | {"store": ("Optional[str]", None)})
+    for folder, given in [("out/store", {}), ("out/store/scores-a", {}), ("apart", {"store": str(tmp_path / "apart")})]:
+        store = Store(tmp_path / folder, {})
+        for key in ("one", "two"): store.write(key, pl.DataFrame({"x": [1.0]}))
+        start = lambda: begin("tiny", dict(given, output=str(tmp_path / "out")))
+        start()
+        store.path("two").write_bytes(store.path("one").read_bytes())
+        with pytest.raises(Damaged, match=f"^one damaged shard .*{folder}/two.parquet': it belongs to shard 'one', not 'two'.: delete it"): start()
+        store.path("two").unlink()
+        start()
+
+
+@pytest.mark.parametrize("kind", ["Damaged", "Unfinished", "Diverged", "OSError", "PermissionError", "FileNotFoundError", "ValueError", "KeyError", "OutOfMemoryError"])
+def test_an_error_that_explains_itself_is_told_without_its_class(kind, capsys):
+    with pytest.raises(typer.Exit), runs._one_error():
+        raise PapermillExecutionError(3, 3, "", kind, "'x' is wrong: delete it", [])
+    name = f"{kind}: " * (kind in ("KeyError", "OutOfMemoryError"))
+    assert capsys.readouterr().err == f"error: {name}'x' is wrong: delete it\n"
 
 
 def test_nothing_is_executed_where_nothing_can_be_saved(checkout, tmp_path, monkeypatch):
@@ -204,12 +231,12 @@ def test_nothing_is_executed_where_nothing_can_be_saved(checkout, tmp_path, monk
     monkeypatch.chdir(checkout)
     monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: pytest.fail("executed"))
     for output in ("file", "file/below", "broken", "x" * 300):
-        with pytest.raises(ValueError, match="choose a"): run_experiment("tiny", "ci", {}, tmp_path / output)
-        with pytest.raises(ValueError, match="choose a"): run_experiment("tiny", "ci", {"output": str(tmp_path / output)})
+        with pytest.raises(OSError, match="choose another place"): run_experiment("tiny", "ci", {}, tmp_path / output)
+        with pytest.raises(OSError, match="choose another place"): run_experiment("tiny", "ci", {"output": str(tmp_path / output)})
 
     def full(**_): raise OSError(28, "No space left on device")
-    monkeypatch.setattr(runs, "TemporaryFile", full)
-    with pytest.raises(ValueError, match="'out' \\(No space left on device\\): choose another folder, or make room"): run_experiment("tiny", "ci", {}, "out")
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(OSError, match="'out' cannot be written \\(No space left on device\\): make room or choose another place"): run_experiment("tiny", "ci", {}, "out")
 
 
 def test_a_disk_that_fills_up_later_is_told_with_the_file(checkout, tmp_path, monkeypatch):

@@ -315,6 +315,10 @@ def test_a_measured_run_is_made_once(tmp_path):
     assert tables[0].equals(tables[1]) and len(calls) == 1 and len(store.read("run-curve")) == 5
     assert {"position", "kl", "kl_stderr", "nll", "average", "average_stderr", "seconds"} <= set(tables[0].columns)
     assert not list(tmp_path.glob("*.run"))
+    for number, key in enumerate(("run", "run-curve"), 2):  # either of the two was found damaged, and deleted
+        store.path(key).unlink()
+        again = measured(store, "run", build, TASK, Plan(5, 4, 0.01, warmup=1), 20, 10)
+        assert again.drop("seconds").equals(tables[0].drop("seconds")) and len(store.read("run-curve")) == 5 and len(calls) == number
 
 
 def test_a_process_that_does_the_same_run_may_finish_first(tmp_path):

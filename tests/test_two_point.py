@@ -373,6 +373,17 @@ def test_a_damaged_table_of_counts_is_named(corpus, letters, tmp_path):
     with pytest.raises(Damaged, match="floor-00000004.parquet"): two_point_mi(corpus, letters, [1, 4], groups=8, cache=tmp_path)
 
 
+def test_a_damaged_table_of_counts_is_named_before_others_are_counted(corpus, letters, tmp_path, monkeypatch):
+    two_point_mi(corpus, letters, [2, 4], groups=8, cache=tmp_path)
+    damaged = next(tmp_path.glob("pairs-*/floor-00000004.parquet"))
+    flipped(damaged)
+    with monkeypatch.context() as patch:
+        patch.setattr("l2m.two_point.cached_tokens", lambda *_: pytest.fail("counted"))
+        with pytest.raises(Damaged, match="floor-00000004.parquet"): two_point_mi(corpus, letters, [1, 2, 4], groups=8, cache=tmp_path)
+    damaged.unlink()
+    assert two_point_mi(corpus, letters, [1, 2, 4], groups=8, cache=tmp_path).equals(two_point_mi(corpus, letters, [1, 2, 4], groups=8))
+
+
 @pytest.mark.parametrize("wrong, message", [
     (dict(groups=10**9), "groups 1,000,000,000 of a vocabulary of 9 tokens need 134.1 GiB, and memory allows 2.0: choose groups <= 14,913,080"),
     (dict(memory=0), "memory 0 bytes is too little to count in: give at least 1,048,576"),

@@ -1,9 +1,10 @@
 "The checkout keeps its promises: exported, clean, described, installable, and without pickle."
-import ast, os, shlex, shutil, subprocess, sys, tomllib
+import ast, os, re, shlex, shutil, subprocess, sys, tomllib
 from pathlib import Path
 
-import nbformat, pytest, yaml
+import nbformat, polars as pl, pytest, yaml
 from l2m.runs import checked_parameters, notebook_parameters, profile_parameters
+from l2m.scaling import ranking_of
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from papermill import inspect_notebook
@@ -82,6 +83,24 @@ def test_tables_are_read_by_their_name(path):
     "Polars takes brackets and stars in a path for a pattern, unless it is told not to; a store reads bytes"
     calls = [node for node in ast.walk(ast.parse(code_of(path))) if isinstance(node, ast.Call) and ast.unparse(node.func) in ("pl.read_parquet", "pl.scan_parquet")]
     assert [node.lineno for node in calls if "glob" not in {keyword.arg for keyword in node.keywords}] == []
+
+
+SENTENCE = r"""\b(verdict|finding)\b["']?[\])]*"""  # in words, for readers
+READ = re.compile(rf"""{SENTENCE}\s*\.(str|split|partition|startswith|endswith|find|index)\b|\bin\s+(\w+\.)*(\w+\[["'])?{SENTENCE}|\bre\.\w+\([^\n]*{SENTENCE}""")
+
+
+@pytest.mark.parametrize("path", [*MODULES, *NOTEBOOKS], ids=name)
+def test_no_conclusion_is_read_from_a_sentence(path): assert READ.findall(code_of(path)) == []
+
+
+@pytest.mark.parametrize("read", ['pl.col("verdict")\n    .str.extract("^The (.+)")', 'row["verdict"].split(". ")', 'x = "cannot tell" in fit.verdict', 're.match("The", law.verdict)', '"Ruled out" in row["verdict"]', "ranking.finding.startswith('The')"])
+def test_reading_a_sentence_would_be_seen(read): assert READ.search(read)
+
+
+def test_published_laws_keep_their_rankings():
+    for path in sorted((ROOT / "results").glob("b*/*/laws.parquet")):
+        laws = pl.read_parquet(path, glob=False)
+        assert "verdict" not in laws.columns and all(str(ranking_of(row)) for row in laws.iter_rows(named=True)), path
 
 
 @pytest.fixture(params=["my clone", "it's [v2]", "$HOME", 'a "b" `c`'])

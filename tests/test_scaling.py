@@ -426,7 +426,7 @@ def test_where_nothing_can_be_told_no_law_is_best():
 
 def test_where_no_exponent_is_claimed_a_table_of_laws_has_none(rng):
     laws = fit_laws(simulate(rng, 16, lambda L: 1e-6 * L**4.5))
-    assert laws.select(NUMBERS).row(0) == (None,) * 6 and laws.select(NUMBERS).schema == NUMBERS and "at its edge" in laws["notes"][0]
+    assert laws.select(*NUMBERS).row(0) == (None,) * 6 and laws.select(*NUMBERS).schema == NUMBERS and "at its edge" in laws["notes"][0]
 
 
 def test_curves_are_told_apart_by_the_columns_there_are(table):

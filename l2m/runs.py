@@ -31,6 +31,7 @@ import yaml
 
 import l2m
 from .arguments import checked, fits
+from .published import DIRECT, NATS_PER_SCALAR
 from .stores import fingerprint, write_atomically
 
 # %% ../nbs/11_runs.ipynb #m5
@@ -406,14 +407,14 @@ def audit(
     models: Annotated[
         list[str], typer.Argument(help="names on the Hub, folders, config.json files, or types of transformers")
     ],
-    beta: Annotated[float, typer.Option(help="exponent of the law")] = 0.76,
+    beta: Annotated[float, typer.Option(help="exponent of the law")] = DIRECT.exponent,
     interval: Annotated[
         tuple[float, float] | None, typer.Option(help="of beta; by default the paper's estimates and beta")
     ] = None,
-    amplitude: Annotated[float, typer.Option(help="of the law, nats")] = 2.27,
+    amplitude: Annotated[float, typer.Option(help="of the law, nats")] = DIRECT.amplitude,
     length: Annotated[list[int], typer.Option(help="tokens; may be given many times")] = [4096, 131_072, 1_000_000],
     dtype: Annotated[list[str], typer.Option(help="of the state; may be given many times")] = ["bfloat16"],
-    nats_per_scalar: Annotated[float, typer.Option(help="what a trained model stores in a scalar")] = 0.06,
+    nats_per_scalar: Annotated[float, typer.Option(help="what a trained model stores in a scalar")] = NATS_PER_SCALAR,
     output: Annotated[Path | None, typer.Option(help="file to write: .parquet, .csv or .md")] = None,
     trust_remote_code: Annotated[bool, typer.Option(help="run code that comes with a model")] = False,
 ):

@@ -31,6 +31,7 @@ import yaml
 
 import l2m
 from .arguments import checked, fits
+from .published import DIRECT, NATS_PER_SCALAR
 from .stores import check_stores, fingerprint, writable, write_atomically
 
 # %% ../nbs/11_runs.ipynb #m5
@@ -394,14 +395,14 @@ def audit(
     models: Annotated[
         list[str], typer.Argument(help="names on the Hub, folders, config.json files, or types of transformers")
     ],
-    beta: Annotated[float, typer.Option(help="exponent of the law")] = 0.76,
+    beta: Annotated[float, typer.Option(help="exponent of the law")] = DIRECT.exponent,
     interval: Annotated[
         tuple[float, float] | None, typer.Option(help="of beta; by default the paper's estimates and beta")
     ] = None,
-    amplitude: Annotated[float, typer.Option(help="of the law, nats")] = 2.27,
+    amplitude: Annotated[float, typer.Option(help="of the law, nats")] = DIRECT.amplitude,
     length: Annotated[list[int], typer.Option(help="tokens; may be given many times")] = [4096, 131_072, 1_000_000],
     dtype: Annotated[list[str], typer.Option(help="of the state; may be given many times")] = ["bfloat16"],
-    nats_per_scalar: Annotated[float, typer.Option(help="what a trained model stores in a scalar")] = 0.06,
+    nats_per_scalar: Annotated[float, typer.Option(help="what a trained model stores in a scalar")] = NATS_PER_SCALAR,
     output: Annotated[Path | None, typer.Option(help="file to write: .parquet, .csv or .md")] = None,
     trust_remote_code: Annotated[bool, typer.Option(help="run code that comes with a model")] = False,
 ):
@@ -428,7 +429,7 @@ def audit(
     if failed:
         _stop("\nerror: ".join(failed))
 
-# %% ../nbs/11_runs.ipynb #new-split-17
+# %% ../nbs/11_runs.ipynb #m31
 def _audit_file(path):
     "Where the table goes, with its folder; refused before the work."
     path = path.expanduser()
@@ -453,7 +454,7 @@ def _write_audit(table, text, path, parameters):
         write_atomically(path, (flat.write_csv() if path.suffix == ".csv" else text + "\n").encode())
     print(f"table: {path}")
 
-# %% ../nbs/11_runs.ipynb #m32
+# %% ../nbs/11_runs.ipynb #m33
 _NEVER_TWICE = ("seconds", "draws", "replicates", "floor_replicates")
 
 
@@ -502,7 +503,7 @@ def _compared(old: pl.Series, new: pl.Series, errors: pl.DataFrame) -> tuple[str
     unit = np.where(np.isfinite(error) & (error > 0), error, np.abs(a) / 3000)  # an unknown error: three digits
     return "errors", (largest := _largest(a, b, unit)), largest <= 3
 
-# %% ../nbs/11_runs.ipynb #m34
+# %% ../nbs/11_runs.ipynb #m35
 def _aligned(published: pl.DataFrame, again: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     "Both tables with their columns, and as far as words and whole numbers tell, their rows in one order."
     again = again.select(published.columns)
@@ -547,7 +548,7 @@ def published_run(name: str) -> dict[str, tuple[pl.DataFrame, dict]]:  # table n
     history = lambda path: json.loads(path.with_suffix(".json").read_text("utf-8"))
     return {path.stem: (pl.read_parquet(path, glob=False), history(path)) for path in found}
 
-# %% ../nbs/11_runs.ipynb #m35
+# %% ../nbs/11_runs.ipynb #m36
 @app.command()
 def reproduce(
     name: Annotated[str, typer.Argument(help="a folder in results/: experiment/run")],
@@ -573,7 +574,7 @@ def reproduce(
     print(f"{name}: " + ("every column agrees" if agree else "NOT reproduced"))
     raise typer.Exit(0 if agree else 1)
 
-# %% ../nbs/11_runs.ipynb #m39
+# %% ../nbs/11_runs.ipynb #m40
 def _given(options: list[str]) -> dict[str, Any]:
     "The words of options `key=value`; quotes keep what would mean nothing, or is blank."
     given = {}

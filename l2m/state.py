@@ -40,6 +40,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, Dynam
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from .arguments import Between, Count, checked, fits
+from .published import DIRECT, NATS_PER_SCALAR, VCLUB
 
 # %% ../nbs/07_state.ipynb #07-state-014
 LAWS: dict[str, tuple[Callable, str]] = {
@@ -748,16 +749,16 @@ def verdicts(
 def audit(
     models: Sequence[Any],  # whatever history_state accepts
     *,
-    beta: float = 0.76,  # exponent of the law; the default is the paper's direct estimate
-    interval: tuple[float, float] | None = None,  # of beta; None: the paper's two estimates, 0.71 and 0.76, and beta
-    amplitude: float = 2.27,  # A of the law, nats
+    beta: float = DIRECT.exponent,  # exponent of the law; the default is the paper's direct estimate
+    interval: tuple[float, float] | None = None,  # of beta; None: the paper's two estimates, and beta
+    amplitude: float = DIRECT.amplitude,  # A of the law, nats
     lengths: Sequence[Tokens] = (4096, 131_072, 1_000_000),  # tokens
     dtypes: Sequence[str] = ("bfloat16",),  # of the state; the bits of the first one set the bound
-    nats_per_scalar: float = 0.06,  # what a trained model stores in a scalar; by default from the paper's Figure 3(c)
+    nats_per_scalar: float = NATS_PER_SCALAR,  # what a trained model stores in a scalar; by default from the paper's Figure 3(c)
     trust_remote_code: bool = False,  # run code that comes with a model
 ) -> pl.DataFrame:  # one row a model; error: why a model has no numbers
     "The L²M condition for each model: growth, verdicts, sizes, and where it falls short of A·L^beta."
-    interval = interval or (min(beta, 0.71), max(beta, 0.76))
+    interval = interval or (min(beta, VCLUB.exponent), max(beta, DIRECT.exponent))
     if not len(models):
         raise ValueError("models is empty: name at least one model")
     if not len(lengths) or not len(dtypes):

@@ -15,7 +15,7 @@ from l2m.ngrams import Adaptive, Ngrams, count_levels, count_ngrams, earlier, fi
 from l2m.processes import (DenseGaussian, Forgetful, LogarithmicGaussian, MarkovChain, Mixed, Opening, PolyaUrn, Purse, Renewal, SantaFe, SubvolumeGaussian, Truncated,
                            age_table, beta_binomial, check_block, check_tokens, divergence, hazards, heard, latest_mention, learner_limits, mentions, pairs_at, process_windows,
                            read_mentions, recalled_logprobs, render_mentions, repeats, stationary, unseen, zipf)
-from l2m.scaling import Law, fit_law, fit_power_law, judge
+from l2m.scaling import Law, fit_law, fit_power_law, ranking_of
 from l2m.training import Checkpoint, DiscreteTask, GaussianTask, Plan, TextTask, collapse, evaluate, gaussian_kl, generator_of, measured, smooth, token_nll, train
 from l2m.two_point import PairRuns, cached_tokens, compare_floors, count_keys, count_sums, fit_floor, fit_two_point, pack, pair_counts, spilled_pair_counts, tokenizer_fingerprint
 
@@ -45,7 +45,7 @@ DOORS = {
         (lambda: fit_power_law(PANDAS), "table is a pandas.DataFrame of shape (2, 2), expected a polars.DataFrame: convert it with polars.from_pandas"),
         (lambda: fit_power_law(pl.from_pandas(PANDAS), level="95 %"), "level is '95 %', expected a finite number"),
         (lambda: fit_power_law(pl.from_pandas(PANDAS), min_length=[4]), "min_length is [4], expected a finite number or None"),
-        (lambda: judge(TABLE), "a ranking needs the column 'law'"),
+        (lambda: ranking_of({"law": 1}), "a row of a table of laws needs 'best_law'"),
         (lambda: Law("line", "x", None, ""), "basis is 'x', expected a function"),
         (lambda: fit_law("power law", [1, 2], [1, 2], np.eye(2)), "law is 'power law', expected a Law"),
     ],

@@ -1,9 +1,11 @@
 "The checkout keeps its promises: exported, clean, described, installable, and without pickle."
-import ast, os, shlex, shutil, subprocess, sys, tomllib
+import ast, os, re, shlex, shutil, subprocess, sys, tomllib
 from pathlib import Path
 
-import nbformat, pytest, yaml
+import nbformat, polars as pl, pytest, yaml
+from l2m.published import DIRECT, NATS_PER_SCALAR, TWO_POINT, VCLUB
 from l2m.runs import checked_parameters, notebook_parameters, profile_parameters
+from l2m.scaling import ranking_of
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from papermill import inspect_notebook
@@ -92,6 +94,39 @@ def test_tables_are_read_by_their_name(path):
     "Polars takes brackets and stars in a path for a pattern, unless it is told not to; a store reads bytes"
     calls = [node for node in ast.walk(ast.parse(code_of(path))) if isinstance(node, ast.Call) and ast.unparse(node.func) in ("pl.read_parquet", "pl.scan_parquet")]
     assert [node.lineno for node in calls if "glob" not in {keyword.arg for keyword in node.keywords}] == []
+
+
+SENTENCE = r"""\b(verdict|finding)\b["']?[\])]*"""  # in words, for readers
+READ = re.compile(rf"""{SENTENCE}\s*\.(str|split|partition|startswith|endswith|find|index)\b|\bin\s+(\w+\.)*(\w+\[["'])?{SENTENCE}|\bre\.\w+\([^\n]*{SENTENCE}""")
+
+
+@pytest.mark.parametrize("path", [*MODULES, *NOTEBOOKS], ids=name)
+def test_no_conclusion_is_read_from_a_sentence(path): assert READ.findall(code_of(path)) == []
+
+
+@pytest.mark.parametrize("read", ['pl.col("verdict")\n    .str.extract("^The (.+)")', 'row["verdict"].split(". ")', 'x = "cannot tell" in fit.verdict', 're.match("The", law.verdict)', '"Ruled out" in row["verdict"]', "ranking.finding.startswith('The')"])
+def test_reading_a_sentence_would_be_seen(read): assert READ.search(read)
+
+
+def test_published_laws_keep_their_rankings():
+    for path in sorted((ROOT / "results").glob("b*/*/laws.parquet")):
+        laws = pl.read_parquet(path, glob=False)
+        assert "verdict" not in laws.columns and all(str(ranking_of(row)) for row in laws.iter_rows(named=True)), path
+
+
+@pytest.mark.parametrize("path", [path for path in [*MODULES, *NOTEBOOKS] if path.stem != "published"], ids=name)
+def test_published_numbers_stand_once(path):
+    "The audit's parameters are literals, which papermill needs: they are held against the module below"
+    found = [node.value for node in ast.walk(ast.parse(code_of(path))) if isinstance(node, ast.Constant) and node.value in (DIRECT.amplitude, VCLUB.amplitude)]
+    assert found == ([DIRECT.amplitude] if path.stem == "state_audit" else [])
+
+
+def test_the_audits_parameters_are_the_published_numbers():
+    default = {name: value for name, (_, value) in notebook_parameters(EXPERIMENTS["state_audit"]).items()}
+    assert (default["amplitude"], default["beta"], default["nats_per_scalar"]) == (*DIRECT[:2], NATS_PER_SCALAR) and default["interval"] == [VCLUB.exponent, DIRECT.exponent]
+    facts = {fact["value"] for fact in yaml.safe_load((ROOT / "nbs/facts.yml").read_text())["quoted"]["chen2025l2m"]}
+    assert {*DIRECT[:2], VCLUB.exponent, -TWO_POINT.exponent, NATS_PER_SCALAR} <= facts
+    assert (f"{VCLUB}", TWO_POINT.tex) == ("3.26·L^0.71", "1.10\\,d^{-0.91}") and DIRECT([1, 100]).tolist() == pytest.approx([2.27, 2.27 * 100**0.76])
 
 
 @pytest.fixture(params=["my clone", "it's [v2]", "$HOME", 'a "b" `c`'])

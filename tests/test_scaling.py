@@ -1,13 +1,14 @@
 """Power-law fits: coverage by simulation, independent fits, rivals, points that are not positive, bad tables."""
 
 import dataclasses
+import io
 
 import numpy as np
 import polars as pl
 import pytest
 from scipy import optimize, stats
 
-from l2m.scaling import LAWS, EXPONENTS, error_covariance, exponent_in_words, fit_on_plain_axes, fit_power_law, rank_laws, small_sample_stretch, smooth_errors, weighted_line
+from l2m.scaling import EXPONENTS, LAWS, NUMBERS, RANKED, Ranking, Standing, error_covariance, exponent_in_words, fit_laws, fit_on_plain_axes, fit_power_law, rank_laws, ranking_of, small_sample_stretch, smooth_errors, weighted_line
 
 LENGTHS = 4 * 2 ** np.arange(9)
 A, BETA = 2.27, 0.76
@@ -183,7 +184,7 @@ def test_units_and_row_order_do_not_matter(table):
     other = fit_power_law(bits.sample(fraction=1, shuffle=True, seed=1))
     assert (other.exponent, *other.interval) == pytest.approx((fit.exponent, *fit.interval), rel=1e-6)
     assert other.amplitude == pytest.approx(fit.amplitude / np.log(2), rel=1e-6)
-    assert other.table()["law"].to_list() == fit.table()["law"].to_list()
+    assert other.ranking.table["law"].to_list() == fit.ranking.table["law"].to_list()
 
 
 def test_min_length_fits_only_the_tail(table):
@@ -252,7 +253,7 @@ def test_pure_noise_gives_a_wide_interval_and_says_so(rng):
     fit = fit_power_law(simulate(rng, 16, law=lambda L: 0 * L, haze=1.0))
     assert fit.amplitude_interval[0] < 1e-3
     assert fit.interval[1] - fit.interval[0] > 1 and "hardly a law" in fit.notes[-1]
-    assert "cannot tell" in fit.verdict and EXPONENTS[0] <= fit.exponent <= EXPONENTS[1]
+    assert len(fit.ranking.leaders) > 1 and "cannot tell" in fit.verdict and EXPONENTS[0] <= fit.exponent <= EXPONENTS[1]
 
 
 # ---- rivals ---------------------------------------------------------------------------------------------------
@@ -262,32 +263,32 @@ def test_pure_noise_gives_a_wide_interval_and_says_so(rng):
 def test_with_little_noise_the_right_law_comes_first(name, groups):
     for seed in range(5):
         fit = fit_power_law(simulate(np.random.default_rng([seed, groups]), groups, TRUTHS[name], noise=0.03))
-        ranking = fit.table()
+        ranking = fit.ranking.table
         if name in ("power law", "logarithm"):  # laws with an offset come close to these as near as one likes
-            assert ranking.filter(pl.col("law") == name)["verdict"][0] != "ruled out"
-            assert ranking.filter(pl.col("law") == {"power law": "logarithm", "logarithm": "power law"}[name])["verdict"][0] == "ruled out"
+            assert ranking.filter(pl.col("law") == name)["status"][0] != "ruled out"
+            assert ranking.filter(pl.col("law") == {"power law": "logarithm", "logarithm": "power law"}[name])["status"][0] == "ruled out"
         else:
-            assert ranking["law"][0] == name and f"{name[1:]} describes the points best" in fit.verdict
-            assert ranking.filter(pl.col("law") == "power law")["verdict"][0] == "ruled out"
+            assert fit.ranking.best == name and f"{name[1:]} describes the points best" in fit.verdict
+            assert ranking.filter(pl.col("law") == "power law")["status"][0] == "ruled out"
 
 
 @pytest.mark.parametrize("name", ["power law", "logarithm"])
 def test_the_true_simple_law_usually_wins(name):
-    won = [fit_power_law(simulate(np.random.default_rng(i), 48, TRUTHS[name], noise=0.1)).table()["law"][0] == name for i in range(60)]
+    won = [fit_power_law(simulate(np.random.default_rng(i), 48, TRUTHS[name], noise=0.1)).ranking.best == name for i in range(60)]
     assert np.mean(won) > 0.8
 
 
 @pytest.mark.parametrize("name", TRUTHS)
 def test_with_much_noise_the_data_cannot_tell(name):
-    verdicts = [fit_power_law(simulate(np.random.default_rng(i), 16, TRUTHS[name], haze=250.0)).verdict for i in range(10)]
-    assert np.mean(["cannot tell" in v for v in verdicts]) >= 0.8
+    rankings = [fit_power_law(simulate(np.random.default_rng(i), 16, TRUTHS[name], haze=250.0)).ranking for i in range(10)]
+    assert np.mean([len(ranking.leaders) > 1 for ranking in rankings]) >= 0.8
 
 
 @pytest.mark.parametrize("groups", [12, 16, 24, 40])
 def test_a_true_law_is_not_ruled_out_and_its_p_value_is_one(groups):
-    rows = [fit_power_law(simulate(np.random.default_rng([3, i]), groups)).table().filter(pl.col("law") == "power law").to_dicts()[0] for i in range(120)]
-    assert np.mean([row["verdict"] in ("best", "not told apart") for row in rows]) > 0.9
-    assert not any(row["verdict"] == "ruled out" for row in rows)
+    rows = [fit_power_law(simulate(np.random.default_rng([3, i]), groups)).ranking.table.filter(pl.col("law") == "power law").to_dicts()[0] for i in range(120)]
+    assert np.mean([row["status"] in ("best", "not told apart") for row in rows]) > 0.9
+    assert not any(row["status"] == "ruled out" for row in rows)
     assert np.mean([row["p_value"] < 0.05 for row in rows]) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 120)
 
 
@@ -304,17 +305,17 @@ def test_chi2_agrees_with_curve_fit_under_the_full_covariance(table):
     for name, (model, start) in models.items():
         found = optimize.curve_fit(model, LENGTHS.astype(float), fit.mi, p0=start, sigma=covariance / factor, absolute_sigma=True, maxfev=20_000, xtol=1e-14, ftol=1e-14)[0]
         residual = fit.mi - model(LENGTHS, *found)
-        row = fit.table().filter(pl.col("law") == name).to_dicts()[0]
+        row = fit.ranking.table.filter(pl.col("law") == name).to_dicts()[0]
         k, n = len(start), len(LENGTHS)
         assert row["chi2"] == pytest.approx(residual @ np.linalg.solve(covariance / factor, residual), rel=1e-5)
         assert row["aicc"] == pytest.approx(row["chi2"] + 2 * k + 2 * k * (k + 1) / (n - k - 1)) and row["dof"] == n - k
 
 
 def test_the_ranking_is_consistent(table):
-    ranking = fit_power_law(table).table()
-    assert ranking.columns == ["law", "parameters", "chi2", "dof", "p_value", "aicc", "delta", "weight", "verdict"]
+    ranking = fit_power_law(table).ranking.table
+    assert ranking.columns == ["law", "parameters", "at_edge", "chi2", "dof", "p_value", "aicc", "delta", "weight", "status"]
     assert sorted(ranking["law"]) == sorted(law.name for law in LAWS)
-    assert ranking["delta"][0] == 0 and ranking["delta"].is_sorted() and ranking["verdict"][0] == "best"
+    assert ranking["delta"][0] == 0 and ranking["delta"].is_sorted() and ranking["status"][0] == "best"
     assert ranking["weight"].sum() == pytest.approx(1)
     chi2 = dict(zip(ranking["law"], ranking["chi2"]))
     assert chi2["power law + offset"] <= chi2["power law"] + 1e-6
@@ -330,7 +331,7 @@ def test_fewer_documents_than_lengths_still_give_a_proper_covariance(rng):
 
 def test_a_handful_of_documents_ranks_nothing(rng):
     fit = fit_power_law(simulate(rng, 3, noise=0.05))
-    assert "Too few independent documents" in fit.verdict and set(fit.table()["verdict"]) == {"too few documents"}
+    assert "Too few independent documents" in fit.verdict and set(fit.ranking.table["status"]) == {"too few documents"}
 
 
 def test_lengths_that_err_in_step_are_survived(rng):
@@ -338,26 +339,122 @@ def test_lengths_that_err_in_step_are_survived(rng):
     terms = A * LENGTHS**BETA * np.exp(0.3 * rng.normal(size=(32, 1)))
     fit = fit_power_law(table_of(terms, np.ones(32, int), rng))
     assert fit.exponent == pytest.approx(BETA, abs=1e-6) and fit.interval == pytest.approx((BETA, BETA), abs=1e-6)
-    assert fit.table()["law"][0] == "power law"
+    assert fit.ranking.table["law"][0] == "power law"
 
 
 def test_an_offset_is_never_excluded_by_its_price_alone(rng):
     """With five lengths a third parameter costs 20 in AICc, which is no evidence against it."""
     fit = fit_power_law(simulate(rng, 64, noise=0.05, lengths=LENGTHS[:5]))
-    row = fit.table().filter(pl.col("law") == "power law + offset").to_dicts()[0]
-    assert row["delta"] > 10 and row["verdict"] == "not needed" and "Neither needed nor excluded: the power law + offset" in fit.verdict
+    row = fit.ranking.table.filter(pl.col("law") == "power law + offset").to_dicts()[0]
+    assert row["delta"] > 10 and row["status"] == "not needed" and "Neither needed nor excluded: the power law + offset" in fit.verdict
 
 
 def test_few_lengths_say_so(table):
     assert "Too few lengths" in fit_power_law(table.head(2)).verdict and "Too few lengths" in fit_power_law(table.head(3)).verdict
     four = fit_power_law(table.head(4))
     assert "Too few lengths to test: power law + offset, saturation" in four.verdict
-    assert four.table()["weight"].sum() == pytest.approx(1)
+    assert four.ranking.table["weight"].sum() == pytest.approx(1)
 
 
 def test_a_law_that_misses_the_points_is_called_so(rng):
     bend = lambda L: 10 + 5 * np.sin(2 * np.log(L))
     assert "even the best law misses the points" in fit_power_law(simulate(rng, 48, bend, noise=0.02)).verdict
+
+
+# ---- rankings as data -----------------------------------------------------------------------------------------
+
+def curves(*laws, **options):
+    "One table of a curve a law."
+    return pl.concat([simulate(np.random.default_rng(i), law=TRUTHS[name], **options).with_columns(method=pl.lit(name), ratio=2) for i, name in enumerate(laws)])
+
+
+def test_a_ranking_is_data_and_its_sentence_a_view():
+    standings = [("logarithm", "best", 0.0), ("saturation", "not told apart", 0.25), ("power law + offset", "less likely", 4.5), ("power law", "ruled out", 12.0)]
+    ranking = Ranking(tuple(Standing(*row) for row in standings), 0.002, True)
+    assert ranking.best == "logarithm" and ranking.leaders == ("logarithm", "saturation") and ranking.sentences[0] == ranking.finding
+    assert str(ranking) == (
+        "The data cannot tell the logarithm from saturation (Δ = 0.2). Less likely: the power law + offset (Δ = 4.5). Ruled out: the power law (Δ = 12.0). "
+        "But even the best law misses the points by more than their errors (p = 0.002). But its exponent lies at the edge of the search, so none is claimed.")
+    assert str(Ranking((Standing("saturation", "best", 0.0),), None, None)) == "Saturation describes the points best."
+
+
+@pytest.mark.parametrize("wrong, message", [
+    (lambda: Standing("power law", "excluded", 1.0), "status is 'excluded', expected one of 'best', 'not told apart'"),
+    (lambda: Standing("power law", "best", float("nan")), "delta is nan"),
+    (lambda: Ranking("power law", 0.5, False), "standings is 'power law', expected a list of values, each a Standing"),
+])
+def test_a_ranking_holds_nothing_else(wrong, message):
+    with pytest.raises(ValueError, match=message): wrong()
+
+
+def test_every_status_is_given_where_it_belongs(rng):
+    statuses = {s.status for i in range(8) for haze in (0.0, 30.0, 250.0) for s in fit_power_law(simulate(np.random.default_rng(i), 16, TRUTHS["power law"], haze=haze)).ranking.standings}
+    statuses |= {s.status for t in (simulate(rng, 3), simulate(rng, 32).head(3)) for s in fit_power_law(t).ranking.standings}
+    assert statuses == set(Standing.__annotations__["status"].__args__)
+
+
+def test_a_table_of_laws_has_a_row_a_curve():
+    table = curves(*TRUTHS, groups=64, noise=0.02)
+    laws = fit_laws(table)
+    assert laws.columns == ["method", "ratio", *NUMBERS, "groups", "notes", *RANKED] and laws["method"].to_list() == laws["best_law"].to_list() == list(TRUTHS)
+    assert laws.filter(power_law_status="ruled out")["method"].to_list() == list(TRUTHS)[1:]
+    for row in laws.iter_rows(named=True):
+        fit = fit_power_law(table.filter(method=row["method"]))
+        assert [row[name] for name in NUMBERS] == [fit.exponent, *fit.interval, fit.amplitude, *fit.amplitude_interval]
+        assert (row["groups"], row["notes"], row["best_p_value"]) == (64, "", fit.ranking.p_value)
+        assert {s.law: (s.status, s.delta) for s in fit.ranking.standings} == {law.name: (row[f"{law.column}_status"], row[f"{law.column}_delta"]) for law in LAWS}
+
+
+def test_a_row_gives_its_ranking_back():
+    "Also from a file, and where nothing can be told."
+    tables = [curves(*TRUTHS, groups=12, noise=0.3), curves("power law", groups=3), curves("logarithm", groups=32).head(3), curves("logarithm", groups=32).head(4)]
+    for table in tables:
+        fit_laws(table).write_parquet(file := io.BytesIO())
+        for row in pl.read_parquet(file.getvalue()).iter_rows(named=True):
+            ranking = fit_power_law(table.filter(method=row["method"])).ranking
+            assert ranking_of(row) == ranking and str(ranking_of(row)) == str(ranking)
+
+
+def test_where_nothing_can_be_told_no_law_is_best():
+    few, short = fit_laws(curves("power law", groups=3)), fit_laws(curves("power law", groups=32).head(3))
+    for laws, status in ((few, "too few documents"), (short, "too few lengths")):
+        row = laws.row(0, named=True)
+        assert {row[f"{law.column}_status"] for law in LAWS} == {status} and {row[f"{law.column}_delta"] for law in LAWS} == {None}
+        assert row["best_law"] is row["best_p_value"] is row["best_at_edge"] is None and ranking_of(row).leaders == ()
+        assert laws.schema == few.schema
+
+
+def test_where_no_exponent_is_claimed_a_table_of_laws_has_none(rng):
+    laws = fit_laws(simulate(rng, 16, lambda L: 1e-6 * L**4.5))
+    assert laws.select(*NUMBERS).row(0) == (None,) * 6 and laws.select(*NUMBERS).schema == NUMBERS and "at its edge" in laws["notes"][0]
+
+
+def test_curves_are_told_apart_by_the_columns_there_are(table):
+    assert len(fit_laws(table)) == 1 and fit_laws(table)["exponent"][0] == fit_power_law(table).exponent
+    several = pl.concat([table.with_columns(model=pl.lit(m), pairing=pl.lit(p)) for m in "ab" for p in "xy"])
+    assert fit_laws(several).select("model", "pairing").rows() == [("a", "x"), ("a", "y"), ("b", "x"), ("b", "y")]
+    with pytest.raises(ValueError, match=r"mixes model \['a', 'b'\].*fit_laws"): fit_power_law(several)
+    assert fit_laws(table, min_length=64, level=0.9)["exponent_low"][0] == fit_power_law(table, min_length=64, level=0.9).interval[0]
+
+
+@pytest.mark.parametrize("spoil, message", [
+    (lambda t: t.with_columns(mi=pl.when(pl.col("method") == "logarithm").then(float("nan")).otherwise("mi")), "method logarithm, ratio 2: length 4 has mi nan"),
+    (lambda t: t.head(0), "are left with min_length=None"),
+    (lambda t: t.drop("method"), "ratio 2: lengths must be positive and occur once each"),
+    (lambda t: t.to_pandas(), "convert it with polars.from_pandas"),
+])
+def test_a_bad_curve_is_named(spoil, message):
+    with pytest.raises(ValueError, match=message): fit_laws(spoil(curves("power law", "logarithm", groups=16)))
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda row: {k: v for k, v in row.items() if k != "saturation_status"}, "needs 'saturation_status'"),
+    (lambda row: row | {"saturation_status": "excluded"}, "status is 'excluded', expected one of"),
+    (lambda row: row | {"best_law": "saturation"}, "best_law is 'saturation', but the statuses say 'power law'"),
+])
+def test_a_row_that_keeps_no_ranking_is_refused(change, message):
+    row = fit_laws(curves("power law", groups=64, noise=0.02)).row(0, named=True)
+    with pytest.raises(ValueError, match=message): ranking_of(change(row))
 
 
 # ---- exponents at the edge ------------------------------------------------------------------------------------
@@ -368,7 +465,7 @@ def test_an_exponent_at_the_edge_of_its_search_is_not_claimed(rng):
         fit = fit_power_law(simulate(rng, 16, law))
         assert fit.at_edge and fit.exponent == edge and str(fit) == f"no exponent: the search from -3 to 3 ended at {edge}.00"
         assert f"ended at its edge, {edge}: no exponent is claimed" in " ".join(fit.notes)
-        row = fit.table().filter(pl.col("law") == "power law").to_dicts()[0]
+        row = fit.ranking.table.filter(pl.col("law") == "power law").to_dicts()[0]
         assert row["parameters"].endswith(f"L^{edge:.2f}, at the edge of the search")
     assert repr(fit).startswith("PowerLaw(no exponent")
 
@@ -382,7 +479,7 @@ def test_an_end_of_an_interval_at_the_edge_is_marked():
 
 def test_an_ordinary_exponent_is_not_at_the_edge(table):
     fit = fit_power_law(table)
-    assert not fit.at_edge and "edge" not in f"{fit} {fit.verdict} {fit.notes}" and not any("edge" in text for text in fit.table()["parameters"][:1])
+    assert not fit.at_edge and "edge" not in f"{fit} {fit.verdict} {fit.notes}" and not any("edge" in text for text in fit.ranking.table["parameters"][:1])
 
 
 def test_no_growth_from_zero_is_no_law(table):
@@ -470,4 +567,4 @@ def test_min_length_beyond_the_table_lists_the_lengths(table):
 
 def test_rank_laws_needs_no_power_law_fit(rng):
     t = simulate(rng, 32, TRUTHS["logarithm"], noise=0.03)
-    assert rank_laws(LENGTHS, t["mi"].to_numpy(), np.stack(t["replicates"].to_numpy(), 1), 32).height == len(LAWS)
+    assert rank_laws(LENGTHS, t["mi"].to_numpy(), np.stack(t["replicates"].to_numpy(), 1), 32).table.height == len(LAWS)

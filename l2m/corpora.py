@@ -189,9 +189,10 @@ def sequence(
     records = [[line.strip() for line in record if line.strip()] for record in records]
     records, names = [lines for lines in records if lines], text.lstrip()[0] in ">;"
     full = {len(line) for lines in records for line in lines[:-1]}
-    even = len(full) == 1 and all(len(lines[-1]) <= max(full) for lines in records if len(lines) > 1)
+    own = all(len({*map(len, lines[:-1])}) < 2 and len(lines[-1]) <= len(lines[0]) for lines in records)
+    even = own and (names or len(full) == 1)
     letters = re.fullmatch(r"[A-Za-z0-9+/=*.-]+", "".join(map("".join, records)))
-    return "\n".join(map("".join, records)) if letters and (even or (names and not full)) else None
+    return "\n".join(map("".join, records)) if letters and even else None
 
 # %% ../nbs/02_corpora.ipynb #m20
 @checked

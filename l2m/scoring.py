@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['LOGITS_AT_ONCE', 'PIECE', 'NAMES_ONLY', 'ROUNDINGS', 'SUMS', 'OPENINGS', 'GGUF_NUMBERS', 'FACTS', 'TAKEN_FOR_GRANTED',
-           'NEEDED', 'SEEN_IN_SHAPES', 'DESCRIPTIVE', 'SPLITS_LIKE_GPT2', 'EMBEDDED', 'DTYPES', 'Continuation',
-           'Scorer', 'State', 'body_of', 'apply_head', 'target_logprobs', 'check_readable', 'check_finite',
-           'start_state', 'read_on', 'advance', 'LanguageModel', 'nudged', 'in_float32', 'probe', 'bos_candidates',
-           'bos_costs', 'GGUF', 'gguf_head', 'check_whole', 'read_gguf', 'cache_folder', 'clear_parts', 'dequantized',
-           'embedded_smollm2', 'embedded_gemma3', 'load_scorer']
+           'NEEDED', 'SEEN_IN_SHAPES', 'DESCRIPTIVE', 'SPLITS_LIKE_GPT2', 'CONTENTS', 'EMBEDDED', 'DTYPES',
+           'Continuation', 'Scorer', 'State', 'body_of', 'apply_head', 'target_logprobs', 'check_readable',
+           'check_finite', 'start_state', 'read_on', 'advance', 'LanguageModel', 'nudged', 'in_float32', 'probe',
+           'bos_candidates', 'bos_costs', 'GGUF', 'gguf_head', 'check_whole', 'read_gguf', 'cache_folder',
+           'clear_parts', 'dequantized', 'embedded_smollm2', 'embedded_gemma3', 'load_scorer']
 
 # %% ../nbs/03_scoring.ipynb #m2
 import copy
@@ -772,12 +772,24 @@ def clear_parts():
             shutil.rmtree(part) if part.is_dir() else part.unlink()
 
 
-def _whole(folder: Path) -> bool:
-    "Whether every file that was written into a folder of the cache is there, in its size."
+CONTENTS = "contents.json"  # what an expansion consists of
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    "The checksums of the files in a folder."
+    found = {}
+    for path in sorted(path for path in folder.iterdir() if path.is_file() and path.name != CONTENTS):
+        with open(path, "rb") as file:
+            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _is_whole(folder: Path) -> bool:
+    "Whether an expansion has all its files, and every one as it was written."
     try:
-        sizes = json.loads((folder / "sizes.json").read_text())
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError):
+        written = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
+        return written["name"] == folder.name and written["files"].items() <= _contents(folder).items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
@@ -791,18 +803,17 @@ def dequantized(
     with open(gguf, "rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
     folder = cache_folder() / f"gguf-{fingerprint(content, __version__, version('transformers'), version('gguf'))}"
-    if _whole(folder):
+    if _is_whole(folder):
         return folder
     model, tokenizer = read_gguf(Path(gguf))
     part = folder.with_name(f".{folder.name}.part")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(part.with_suffix(".lock")):
-        if not _whole(folder):  # another process may have been faster
+        if not _is_whole(folder):  # another process may have been faster
+            shutil.rmtree(folder, ignore_errors=True)
             model.save_pretrained(part)
             tokenizer.save_pretrained(part)
-            sizes = {file.name: file.stat().st_size for file in part.iterdir()}
-            (part / "sizes.json").write_text(json.dumps(sizes))
-            shutil.rmtree(folder, ignore_errors=True)
+            (part / CONTENTS).write_text(json.dumps({"name": folder.name, "files": _contents(part)}), encoding="utf-8")
             part.rename(folder)
     return folder
 
@@ -883,6 +894,8 @@ def _bos(name: str | int | None, tokenizer) -> int | None:
 
 def _place(model: str) -> str:
     "Where a model's files are: a folder, the folder of an expanded GGUF file, or a name on the Hub."
+    if not model.strip():
+        raise ValueError(f"model is {model!r}: name a model, a folder or a GGUF file ('.' is the folder you are in)")
     if model in EMBEDDED:
         return str(dequantized(EMBEDDED[model]()))
     path, named = Path(os.path.expanduser(model)), bool(model.strip())

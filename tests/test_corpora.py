@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import json
 import random
+import textwrap
 from itertools import pairwise
 
 import numpy as np
@@ -19,7 +20,7 @@ from transformers import PreTrainedTokenizerFast
 import l2m.corpora
 from l2m.corpora import (
     NAMED, Corpus, Document, Windows, chars_added, document_tokens, first_tokens, kern_notes, language_code, load_corpus, place_windows,
-    sentence_starts, ticket, token_windows, unwrap, wiki_prose,
+    running_text, sentence_starts, ticket, token_windows, unwrap, wiki_prose,
 )
 
 WORDS = "the law of large cities says that every street is longer than it was when Mr. Moss walked home at night".split()
@@ -221,6 +222,13 @@ def test_a_python_without_sources_is_one_clear_error(files, tmp_path, monkeypatc
     with pytest.raises(FileNotFoundError) as error:
         load_corpus("python")
     assert str(error.value).startswith(f"corpus 'python' needs the sources of the standard library, and '{tmp_path}' has none: choose a Python")
+
+
+def test_each_sequence_of_a_file_has_its_own_width():
+    one, two, three = ("".join(np.random.default_rng(i).choice(list("acgtn"), 1000)) for i in range(3))
+    fasta = "".join(f">{i}\n" + "\n".join(textwrap.wrap(letters, width)) + "\n" for i, letters, width in ((1, one, 60), (2, two, 70), (3, three, 1000)))
+    for language in ("en", None):
+        assert running_text(fasta, language) == running_text(fasta.replace("\n", "\r\n"), language) == f"{one}\n{two}\n{three}"
 
 
 def test_a_genome_is_cut_and_nothing_is_lost(packages):

@@ -224,6 +224,24 @@ def test_content_alone_names_an_expansion(tmp_path, cache):
     assert len(list(cache.glob("gguf-*"))) == 2
 
 
+@pytest.mark.parametrize("harm", ["flip", "cut", "another's", "weights gone", "config gone", "all another's"])
+def test_a_damaged_expansion_is_made_again(tmp_path, cache, harm):
+    path, other = write(tmp_path / "x.gguf"), dequantized(write(tmp_path / "y.gguf", tensors=weights(seed=1)))
+    right, folder = load(path), dequantized(path)
+    file = folder / "model.safetensors"
+    whole, file_of_other = file.read_bytes(), (other / "model.safetensors").read_bytes()
+    flipped = whole[:-2] + bytes([whole[-2] ^ 64]) + whole[-1:]
+    if harm == "all another's":
+        shutil.rmtree(folder)
+        shutil.copytree(other, folder)
+    elif harm in ("weights gone", "config gone"):
+        (file if harm == "weights gone" else folder / "config.json").unlink()
+    else:
+        file.write_bytes({"flip": flipped, "cut": whole[:500], "another's": file_of_other}[harm])
+    assert load(path).fingerprint == right.fingerprint
+    assert file.read_bytes() == whole and len(list(cache.glob("gguf-*"))) == 2
+
+
 def test_a_name_inside_the_file_decides_nothing(tmp_path):
     named = load(write(tmp_path / "named.gguf", {"general.name": ("Another", T.STRING), "general.license": ("mit", T.STRING)}))
     assert named.fingerprint == load(write(tmp_path / "plain.gguf")).fingerprint

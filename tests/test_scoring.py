@@ -233,6 +233,7 @@ def test_a_spoilt_folder_is_one_clear_error(folder, spoil, message):
 
 @pytest.mark.parametrize("arguments, message", [
     (dict(model="no-such/model"), "model 'no-such/model' cannot be loaded"),
+    (dict(model=""), "model is .*: name a model, a folder or a GGUF file"),
     (dict(model="smollm2-135m", device="cuda:7"), "device 'cuda:7' is not there"),
     (dict(model="smollm2-135m", device="abacus"), "device 'abacus' is not there"),
     (dict(model="smollm2-135m", device="meta"), "device 'meta' is not there"),

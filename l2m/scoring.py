@@ -43,7 +43,6 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from . import __version__
 from .arguments import Count, checked
 from .stores import fingerprint
 
@@ -802,7 +801,7 @@ def dequantized(
         gguf_head(Path(gguf))  # says what is there instead
     with open(gguf, "rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
-    folder = cache_folder() / f"gguf-{fingerprint(content, __version__, version('transformers'), version('gguf'))}"
+    folder = cache_folder() / f"gguf-{fingerprint(content, *versions('transformers', 'gguf').values())}"
     if _is_whole(folder):
         return folder
     model, tokenizer = read_gguf(Path(gguf))

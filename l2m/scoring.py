@@ -22,7 +22,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
-from importlib.metadata import PackageNotFoundError, distribution, version
+from importlib.metadata import PackageNotFoundError, distribution
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,7 +44,7 @@ from transformers import (
 )
 
 from .arguments import Count, checked
-from .stores import fingerprint
+from .stores import fingerprint, versions
 
 # %% ../nbs/03_scoring.ipynb #m7
 class Continuation(NamedTuple):

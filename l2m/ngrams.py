@@ -9,13 +9,13 @@ __all__ = ['STRENGTHS', 'Level', 'count_levels', 'Ngrams', 'count_ngrams', 'earl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .arguments import Between, Count, checked
+from .arguments import Count, checked
 from .models import known_device
 from .processes import ExactScorer
 from .stores import fingerprint

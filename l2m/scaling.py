@@ -9,7 +9,7 @@ __all__ = ['EXPONENTS', 'LAWS', 'TOLD_APART', 'RULED_OUT', 'FEWEST_GROUPS', 'Sta
            'numbers_of', 'draws_of', 'check_noise', 'fit_power_law', 'fit_laws', 'ranking_of']
 
 # %% ../nbs/06_scaling.ipynb #06-scaling-003
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Literal

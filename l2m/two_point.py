@@ -9,7 +9,6 @@ __all__ = ['BYTES_PER_PAIR', 'TOKENS_PER_SHARD', 'LEAST_MEMORY', 'pack', 'count_
 
 # %% ../nbs/05_two_point.ipynb #05-two-point-002
 import json
-import math
 import shutil
 import tempfile
 import warnings

@@ -897,12 +897,12 @@ def _place(model: str) -> str:
         raise ValueError(f"model is {model!r}: name a model, a folder or a GGUF file ('.' is the folder you are in)")
     if model in EMBEDDED:
         return str(dequantized(EMBEDDED[model]()))
-    path, named = Path(os.path.expanduser(model)), bool(model.strip())
-    if named and path.is_dir() and {"config.json", "adapter_config.json"} & set(os.listdir(path)):
+    path = Path(os.path.expanduser(model))
+    if path.is_dir() and {"config.json", "adapter_config.json"} & set(os.listdir(path)):
         return str(path)
-    if named and (path.exists() or path.suffix.lower() == ".gguf"):
+    if path.exists() or path.suffix.lower() == ".gguf":
         return str(dequantized(path))
-    if not named or path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
+    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
         choices = ", ".join(map(repr, EMBEDDED))
         raise FileNotFoundError(f"no model at '{model}': give {choices}, a folder, a GGUF file or a name on the Hub")
     return model

@@ -252,7 +252,12 @@ def test_wrong_names_are_one_clear_error(arguments, message):
         load_scorer(**arguments)
 
 
-@pytest.mark.parametrize("name", ["", "  ", "~/absent", "/absent/model", "./absent", "../absent", "models/of/mine"])
+@pytest.mark.parametrize("name", ["", "  "])
+def test_an_empty_name_is_no_model(name):
+    with pytest.raises(ValueError, match=f"model is '{name}': name a model, a folder or a GGUF file"): load_scorer(name)
+
+
+@pytest.mark.parametrize("name", ["~/absent", "/absent/model", "./absent", "../absent", "models/of/mine"])
 def test_a_place_without_a_model_is_not_looked_up_on_the_hub(name):
     with pytest.raises(FileNotFoundError, match=f"no model at '{name}': give 'smollm2-135m'"): load_scorer(name)
 

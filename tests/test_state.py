@@ -548,9 +548,9 @@ def test_equal_models_have_a_row_each():
 
 def test_a_state_larger_than_a_table_holds():
     class Vast:
-        def state_size(self, length): return 10**30
+        def state_size(self, length): return 2**63
     [reason] = audit([Vast()])["error"]
-    assert reason == "scalars_4096 of 'Vast' is 1e+30, more than a table holds"
+    assert reason.startswith("scalars_4096 of 'Vast' is 9.2") and reason.endswith("more than a table holds")
 
 
 def test_a_table_without_reasons_can_be_summed_up():

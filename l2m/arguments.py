@@ -145,7 +145,8 @@ def _remedy(value: Any, annotation: Any) -> str:
             return f": write {int(value)}"
         if getattr(choice, "_is_protocol", False):
             return f", and it has no {', '.join(_missing(value, choice))}"
-    return ""
+    numbers = value if isinstance(value, (list, tuple)) else [value]
+    return ", in 64 bits" if any(isinstance(n, Integral) and abs(n) >= 2**64 for n in numbers) else ""
 
 # %% ../nbs/00_arguments.ipynb #a10
 def checked(function: Callable) -> Callable:

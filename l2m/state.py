@@ -111,7 +111,7 @@ class Declared:
 
 def _count(value):
     if not fits(value, Annotated[float, Between(0)]):
-        raise ValueError(f"{value!r} is no number of scalars: it must be finite and at least 0")
+        raise ValueError(f"{value!r} is no number of scalars: it must be at least 0 and fit into 64 bits")
     return value
 
 

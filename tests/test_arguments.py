@@ -55,6 +55,8 @@ def measure(
     (dict(table=pd.DataFrame({"x": [1]})), "expected a polars.DataFrame or None: convert it with polars.from_pandas"),
     (dict(draws=0), "draws is 0, expected a whole number, at least 1"),
     (dict(draws=4.0), "draws is 4.0, expected a whole number, at least 1: write 4"),
+    (dict(draws=2**64), "draws is 18446744073709551616, expected a whole number, at least 1, in 64 bits"),
+    (dict(lengths=[4, 10**30]), "expected a list of whole numbers, in 64 bits"),
     (dict(draws=True), "draws is True, expected a whole number"),
     (dict(draws=None), "draws is None, expected a whole number"),
     (dict(weight=math.nan), "weight is nan, expected a finite number, from 0 to 1"),

@@ -121,7 +121,7 @@ def _name(kind: type) -> str:
     package = kind.__module__.split(".")[0]
     return kind.__name__ if package in ("builtins", "l2m", "pathlib") else f"{package}.{kind.__name__}"
 
-
+# %% ../nbs/00_arguments.ipynb #15abaf0b
 def _brief(value: Any) -> str:
     "A value, or its type where it is long."
     if value is None or isinstance(value, (str, int, float, list, tuple, dict, Path)):

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from .arguments import Between, Count, Share, checked
 from .corpora import Corpus, Windows, document_tokens
 from .information import entropy
-from .scoring import Continuation, Scorer
+from .interface import Continuation, Scorer
 from .stores import Store, Unfinished, read_shards, versions, writable
 
 # %% ../nbs/04_bipartite.ipynb #04-bipartite-005
@@ -260,9 +260,7 @@ def _parameters(scorer, windows, lengths, ratios, plan, shuffles, batch_size) ->
         model=scorer.name,
         model_fingerprint=scorer.fingerprint,
         bos=scorer.bos,
-        dtype=str(getattr(scorer, "dtype", "exact")).removeprefix("torch."),
-        attention=getattr(getattr(scorer, "model", None), "config", None) and scorer.model.config._attn_implementation,
-        device=getattr(scorer, "device", torch.device("cpu")).type,
+        **scorer.provenance(),
         corpus=windows.corpus,
         corpus_fingerprint=windows.corpus_fingerprint,
         tokenizer=windows.tokenizer,

@@ -19,8 +19,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .arguments import Count, as_array, checked
-from .processes import ExactScorer, check_block
-from .scoring import Continuation
+from .processes import check_block
+from .scoring import SequenceScorer
+from .interface import Continuation
 
 # %% ../nbs/13_ising.ipynb #13-ising-007
 CRITICAL = 2 / math.log(1 + math.sqrt(2))  # temperature of the infinite lattice's transition, in units of the bond
@@ -248,7 +249,7 @@ class _Reading(_Lattice):
 
 # %% ../nbs/13_ising.ipynb #13-ising-013
 @checked
-class IsingLattice(_Reading, ExactScorer):
+class IsingLattice(_Reading, SequenceScorer):
     "The two-dimensional Ising model with open edges, read row by row: halves of squares share at most ~ L^(1/2)."
 
     vocabulary = 2

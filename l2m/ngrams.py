@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .arguments import Count, checked
 from .models import known_device
-from .processes import ExactScorer
+from .scoring import SequenceScorer
 from .stores import fingerprint
 
 # %% ../nbs/12_ngrams.ipynb #token-ids
@@ -93,7 +93,7 @@ def _before(values: Tensor, fill: int) -> Tensor:
 
 @checked
 @dataclass(frozen=True, eq=False)
-class Ngrams(ExactScorer):
+class Ngrams(SequenceScorer):
     "Interpolated n-grams as a `Scorer`: its history state is the last order - 1 tokens."
 
     levels: list[Level] = field(repr=False)  # of `count_levels`
@@ -151,10 +151,10 @@ def earlier(
 
 @checked
 @dataclass(frozen=True, eq=False)
-class Adaptive(ExactScorer):
+class Adaptive(SequenceScorer):
     "A scorer that also counts what it has read: its history state grows with the text."
 
-    base: ExactScorer  # predicts before anything was counted
+    base: SequenceScorer  # predicts before anything was counted
     strengths: tuple[float, ...]  # a_0, a_1, …: words of evidence that the shorter history is worth
 
     def __post_init__(self):
@@ -187,7 +187,7 @@ STRENGTHS = tuple(4.0**i for i in range(-2, 8))  # the grid: 1/16 … 16,384 tok
 
 @checked
 def fit_strengths(
-    base: ExactScorer,  # the model below the counts
+    base: SequenceScorer,  # the model below the counts
     tokens: Tensor,  # int64 [windows, n] text that the base has not counted
     histories: Count,  # histories of 0, 1, … histories - 1 tokens
 ) -> tuple[float, ...]:

@@ -4,18 +4,16 @@
 
 # %% auto #0
 __all__ = ['MIXING', 'MOST_LAYERS', 'SHORT', 'MOST_SYMBOLS', 'TOKENS_AT_ONCE', 'GaussianProcess', 'DenseGaussian',
-           'SubvolumeGaussian', 'LogarithmicGaussian', 'check_tokens', 'check_block', 'ExactScorer', 'DiscreteProcess',
-           'process_windows', 'mentions', 'render_mentions', 'read_mentions', 'recalled_logprobs', 'zipf', 'heard',
-           'SantaFe', 'latest_mention', 'pairs_at', 'divergence', 'beta_binomial', 'PolyaUrn', 'Purse', 'unseen',
-           'hazards', 'age_table', 'repeats', 'Renewal', 'stationary', 'MarkovChain', 'Mixed', 'Truncated', 'Forgetful',
-           'Opening', 'learner_limits']
+           'SubvolumeGaussian', 'LogarithmicGaussian', 'check_block', 'DiscreteProcess', 'process_windows', 'mentions',
+           'render_mentions', 'read_mentions', 'recalled_logprobs', 'zipf', 'heard', 'SantaFe', 'latest_mention',
+           'pairs_at', 'divergence', 'beta_binomial', 'PolyaUrn', 'Purse', 'unseen', 'hazards', 'age_table', 'repeats',
+           'Renewal', 'stationary', 'MarkovChain', 'Mixed', 'Truncated', 'Forgetful', 'Opening', 'learner_limits']
 
 # %% ../nbs/08_processes.ipynb #08-processes-002
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import abstractmethod
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache, wraps
+from functools import cached_property, lru_cache
 from typing import Annotated
 
 import numpy as np
@@ -26,7 +24,7 @@ from torch import Tensor
 from .arguments import Between, Count, as_array, checked
 from .corpora import Windows
 from .information import mutual_information
-from .scoring import Continuation
+from .scoring import SequenceScorer, check_tokens
 from .stores import fingerprint
 
 # %% ../nbs/08_processes.ipynb #08-processes-006
@@ -412,79 +410,14 @@ class LogarithmicGaussian(_HierarchicalGaussian):
     _carried = 1
 
 # %% ../nbs/08_processes.ipynb #check-tokens
-def _reading(own):
-    "A scorer's `token_logprobs` that refuses other tokens."
-
-    @wraps(own)
-    def token_logprobs(self, tokens, *start, **named):
-        check_tokens(tokens, self)
-        return own(self, tokens, *start, **named)
-
-    token_logprobs.reads_its_own = True
-    return token_logprobs
-
-
-@checked
-def check_tokens(tokens: Tensor, scorer: "ExactScorer"):
-    "Refuse what is no batch of the scorer's token ids."
-    if tokens.ndim != 2 or 0 in tokens.shape or tokens.dtype not in (torch.int64, torch.int32):
-        raise ValueError(f"tokens of shape {tuple(tokens.shape)}, {tokens.dtype}: expected token ids [batch, n]")
-    low, top = int(tokens.min()), int(tokens.max())
-    if low < 0 or top >= scorer.vocabulary:
-        raise ValueError(
-            f"token id {low if low < 0 else top} is not in the vocabulary of '{scorer.name}' ({scorer.vocabulary} tokens): "
-            "score what this process itself has drawn"
-        )
-
-
 @checked
 def check_block(split: int, length: int):
     "Refuse a split that leaves one of the two parts empty."
     if not 0 < split < length:
         raise ValueError(f"split {split} lies outside the block of {length} tokens: choose 1 <= split <= length - 1")
 
-# %% ../nbs/08_processes.ipynb #08-processes-040
-class ExactScorer(ABC):
-    "A scorer that reads whole sequences of token ids; subclasses say what each token costs."
-
-    bos, context_limit = None, None
-    name: str  # for tables and captions
-    vocabulary: int  # token ids are below it
-
-    def __init_subclass__(cls, **named):
-        "No scorer reads what is not its own: `check_tokens` stands before every `token_logprobs`."
-        super().__init_subclass__(**named)
-        own = cls.token_logprobs
-        if not (getattr(own, "__isabstractmethod__", False) or getattr(own, "reads_its_own", False)):
-            cls.token_logprobs = _reading(own)
-
-    @property
-    def fingerprint(self) -> str:
-        "Equal for equal probabilities."
-        return fingerprint(repr(self))
-
-    @abstractmethod
-    def token_logprobs(
-        self,
-        tokens: Tensor,  # [batch, n] token ids, on any device
-    ) -> Tensor:  # [batch, n] nats, float64
-        "log q of every token given the tokens before it."
-
-    @checked
-    def logprobs(
-        self,
-        contexts: Tensor,  # [batch, n] token ids
-        continuations: Sequence[Continuation] = (),  # what to put after their first tokens
-    ) -> tuple[Tensor, list[Tensor]]:  # [batch, n], and [batch, m] for every continuation
-        "The protocol of `l2m.scoring.Scorer`."
-        check_tokens(contexts, self)
-        whole = [torch.cat([contexts[:, : c.split], c.tokens], 1) for c in continuations]
-        return self.token_logprobs(contexts), [
-            self.token_logprobs(w)[:, c.split :] for w, c in zip(whole, continuations)
-        ]
-
 # %% ../nbs/08_processes.ipynb #08-processes-042
-class DiscreteProcess(ExactScorer):
+class DiscreteProcess(SequenceScorer):
     "A stationary process of tokens that knows its entropies; it is the exact scorer of itself."
 
     def __init_subclass__(cls, **named):
@@ -533,14 +466,14 @@ class DiscreteProcess(ExactScorer):
         mutual = self.bipartite_mi(split, length)
         return {"direct": mutual, "vclub": mutual + self.lautum(split, length)}
 
-    def scorer(self) -> ExactScorer:
+    def scorer(self) -> SequenceScorer:
         "The exact model of this process: the process itself."
         return self
 
 # %% ../nbs/08_processes.ipynb #process-windows
 @checked
 def process_windows(
-    process: ExactScorer,  # one that samples
+    process: SequenceScorer,  # one that samples
     length: Count,  # tokens a window
     n: Count,  # windows
     generator: torch.Generator,
@@ -1058,10 +991,10 @@ class MarkovChain(DiscreteProcess):
 # %% ../nbs/08_processes.ipynb #08-processes-079
 @checked
 @dataclass(frozen=True)
-class Mixed(ExactScorer):
+class Mixed(SequenceScorer):
     "A scorer mixed with fixed frequencies of tokens."
 
-    scorer: ExactScorer
+    scorer: SequenceScorer
     weight: float  # of the frequencies, between 0 and 1
     frequencies: tuple[float, ...] = field(repr=False)  # [vocabulary]
 
@@ -1090,10 +1023,10 @@ TOKENS_AT_ONCE = 2**22  # of overlapping windows held in memory
 
 @checked
 @dataclass(frozen=True)
-class Truncated(ExactScorer):
+class Truncated(SequenceScorer):
     "A scorer that sees only the latest tokens."
 
-    scorer: ExactScorer
+    scorer: SequenceScorer
     window: int  # tokens of context
 
     def __post_init__(self):
@@ -1124,7 +1057,7 @@ class Truncated(ExactScorer):
 # %% ../nbs/08_processes.ipynb #08-processes-082
 @checked
 @dataclass(frozen=True)
-class Forgetful(ExactScorer):
+class Forgetful(SequenceScorer):
     "A reader of Santa Fe that recalls a fact mentioned d mentions ago with probability (1 - forget) d^-decay."
 
     process: SantaFe
@@ -1163,10 +1096,10 @@ class Forgetful(ExactScorer):
 # %% ../nbs/08_processes.ipynb #08-processes-083
 @checked
 @dataclass(frozen=True)
-class Opening(ExactScorer):
+class Opening(SequenceScorer):
     "A scorer that holds every token equally likely at the first places of whatever it reads."
 
-    scorer: ExactScorer
+    scorer: SequenceScorer
     tokens: int  # first places
 
     def __post_init__(self):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LOGITS_AT_ONCE', 'PIECE', 'NAMES_ONLY', 'ROUNDINGS', 'SUMS', 'OPENINGS', 'GGUF_NUMBERS', 'FACTS', 'TAKEN_FOR_GRANTED',
            'NEEDED', 'SEEN_IN_SHAPES', 'DESCRIPTIVE', 'SPLITS_LIKE_GPT2', 'CONTENTS', 'EMBEDDED', 'DTYPES',
-           'Continuation', 'Scorer', 'State', 'body_of', 'apply_head', 'target_logprobs', 'check_readable',
+           'check_tokens', 'SequenceScorer', 'State', 'body_of', 'apply_head', 'target_logprobs', 'check_readable',
            'check_finite', 'start_state', 'read_on', 'advance', 'LanguageModel', 'nudged', 'in_float32', 'probe',
            'bos_candidates', 'bos_costs', 'GGUF', 'gguf_head', 'check_whole', 'read_gguf', 'cache_folder',
            'clear_parts', 'dequantized', 'embedded_smollm2', 'embedded_gemma3', 'load_scorer']
@@ -19,14 +19,16 @@ import os
 import re
 import shutil
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
+from functools import wraps
 from importlib.metadata import PackageNotFoundError, distribution
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import psutil
 import torch
@@ -44,31 +46,77 @@ from transformers import (
 )
 
 from .arguments import Count, checked
+from .interface import Continuation
 from .stores import fingerprint, versions
 
 # %% ../nbs/03_scoring.ipynb #m7
-class Continuation(NamedTuple):
-    "Text put in place of what followed the first `split` tokens of a context."
+def _reading(own):
+    "A scorer's `token_logprobs` that refuses other tokens."
 
-    split: int  # number of context tokens that come before it
-    tokens: Tensor  # [batch, m] token ids
+    @wraps(own)
+    def token_logprobs(self, tokens, *start, **named):
+        check_tokens(tokens, self)
+        return own(self, tokens, *start, **named)
+
+    token_logprobs.reads_its_own = True
+    return token_logprobs
 
 
-class Scorer(Protocol):
-    "Anything that knows the log-probability of text given text."
+@checked
+def check_tokens(tokens: Tensor, scorer: "SequenceScorer"):
+    "Refuse what is no batch of the scorer's token ids."
+    if tokens.ndim != 2 or 0 in tokens.shape or tokens.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"tokens of shape {tuple(tokens.shape)}, {tokens.dtype}: expected token ids [batch, n]")
+    low, top = int(tokens.min()), int(tokens.max())
+    if low < 0 or top >= scorer.vocabulary:
+        raise ValueError(
+            f"token id {low if low < 0 else top} is not in the vocabulary of '{scorer.name}' ({scorer.vocabulary} tokens): "
+            "pass token ids of its own"
+        )
 
-    name: str  # the model, for tables and captions
-    bos: int | None  # the token put before every sequence, or none
-    context_limit: int | None  # longest sequence that is read, BOS included; None: no limit
-    fingerprint: str  # equal for equal probabilities
+# %% ../nbs/03_scoring.ipynb #e6e86173
+class SequenceScorer(ABC):
+    "A scorer that reads whole sequences of token ids; a subclass says what each token costs."
 
+    bos, context_limit = None, None
+    name: str  # for tables and captions
+    vocabulary: int  # token ids are below it
+
+    def __init_subclass__(cls, **named):
+        "No scorer reads what is not its own: `check_tokens` stands before every `token_logprobs`."
+        super().__init_subclass__(**named)
+        own = cls.token_logprobs
+        if not (getattr(own, "__isabstractmethod__", False) or getattr(own, "reads_its_own", False)):
+            cls.token_logprobs = _reading(own)
+
+    @property
+    def fingerprint(self) -> str:
+        "Equal for equal probabilities."
+        return fingerprint(repr(self))
+
+    @abstractmethod
+    def token_logprobs(
+        self,
+        tokens: Tensor,  # [batch, n] token ids, on any device
+    ) -> Tensor:  # [batch, n] nats, float64
+        "log q of every token given the tokens before it."
+
+    @checked
     def logprobs(
         self,
         contexts: Tensor,  # [batch, n] token ids
         continuations: Sequence[Continuation] = (),  # what to put after their first tokens
     ) -> tuple[Tensor, list[Tensor]]:  # [batch, n], and [batch, m] for every continuation
-        "Nats: log q(contexts[:, t] | BOS, contexts[:, :t]); log q(tokens[:, t] | BOS, contexts[:, :split], tokens[:, :t])."
-        ...
+        "The method of the protocol `Scorer`."
+        check_tokens(contexts, self)
+        whole = [torch.cat([contexts[:, : c.split], c.tokens], 1) for c in continuations]
+        return self.token_logprobs(contexts), [
+            self.token_logprobs(w)[:, c.split :] for w, c in zip(whole, continuations)
+        ]
+
+    def provenance(self) -> dict[str, Any]:
+        "Nothing beside the scorer itself decides its numbers."
+        return {}
 
 # %% ../nbs/03_scoring.ipynb #m9
 class State(NamedTuple):
@@ -312,6 +360,11 @@ class LanguageModel:
                     branch = state._replace(cache=copy.deepcopy(state.cache))
                     results[i] = advance(self, branch, c.tokens.to(self.device, torch.long), goes_on=False)[0]
         return torch.cat(parts, 1), results
+
+    def provenance(self) -> dict[str, str]:
+        "The precision, the kernel of attention and the kind of device."
+        attention = self.model.config._attn_implementation
+        return dict(dtype=str(self.dtype).removeprefix("torch."), attention=attention, device=self.device.type)
 
     @checked
     def with_bos(self, bos: int | None) -> "LanguageModel":

@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['LAWS', 'NOT_STATE', 'KINDS', 'LAYER', 'PROJECTION', 'HUB_NAME', 'FILE_NAME', 'Model', 'CURVE', 'Tokens', 'Growth',
-           'find_growth', 'DeclaredState', 'Declared', 'StatePart', 'HistoryState', 'cached_tensors', 'measure_parts',
-           'architectures', 'load_configuration', 'history_state', 'needed_state', 'falls_short', 'verdicts', 'audit',
-           'summary']
+           'find_growth', 'Declared', 'StatePart', 'HistoryState', 'cached_tensors', 'measure_parts', 'architectures',
+           'load_configuration', 'history_state', 'needed_state', 'falls_short', 'verdicts', 'audit', 'summary']
 
 # %% ../nbs/07_state.ipynb #07-state-002
 import copy
@@ -20,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import cache, reduce
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import numpy as np
 import polars as pl
@@ -40,6 +39,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, Dynam
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from .arguments import Between, Count, checked, fits
+from .interface import DeclaredState
 from .published import DIRECT, NATS_PER_SCALAR, VCLUB
 
 # %% ../nbs/07_state.ipynb #07-state-014
@@ -81,12 +81,6 @@ def find_growth(
     return next((law for law in laws if all(law(n) == count for n, count in counts.items())), None)
 
 # %% ../nbs/07_state.ipynb #07-state-017
-class DeclaredState(Protocol):
-    "Whatever says for itself how much it carries."
-
-    def state_size(self, length: int) -> float: ...  # scalars at a length in tokens
-
-
 @dataclass(frozen=True)
 class Declared:
     "The number of scalars that a model says it carries, as a function of the tokens read so far."

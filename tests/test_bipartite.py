@@ -33,7 +33,9 @@ def windows_of(tokens, documents=None, chars=None):
 
 class PolyaUrn:
     "The exact model of Pólya's urn with one white (1) and one black (0) ball."
-    name, fingerprint, bos, context_limit = "urn", "exact", None, None
+    name, fingerprint, vocabulary, bos, context_limit = "urn", "exact", 2, None, None
+
+    def provenance(self): return {"by": "hand"}
 
     def logprobs(self, contexts, continuations=()):
         whole = [torch.cat([contexts[:, : c.split], c.tokens], 1) for c in continuations]

@@ -12,9 +12,39 @@ from l2m.information import counts_of_counts, entropy, grassberger_g, mutual_inf
 from l2m.ising import IsingLattice, coin_entropy, spin_information
 from l2m.models import Shape, build_model, clock, gpt2, known_device, layers_and_width, model_arguments, model_config, parameter_count, state_scalars
 from l2m.ngrams import Adaptive, Ngrams, count_levels, count_ngrams, earlier, fit_strengths
-from l2m.processes import (DenseGaussian, Forgetful, LogarithmicGaussian, MarkovChain, Mixed, Opening, PolyaUrn, Purse, Renewal, SantaFe, SubvolumeGaussian, Truncated,
-                           age_table, beta_binomial, check_block, check_tokens, divergence, hazards, heard, latest_mention, learner_limits, mentions, pairs_at, process_windows,
-                           read_mentions, recalled_logprobs, render_mentions, repeats, stationary, unseen, zipf)
+from l2m.processes import (
+    DenseGaussian,
+    Forgetful,
+    LogarithmicGaussian,
+    MarkovChain,
+    Mixed,
+    Opening,
+    PolyaUrn,
+    Purse,
+    Renewal,
+    SantaFe,
+    SubvolumeGaussian,
+    Truncated,
+    age_table,
+    beta_binomial,
+    check_block,
+    divergence,
+    hazards,
+    heard,
+    latest_mention,
+    learner_limits,
+    mentions,
+    pairs_at,
+    process_windows,
+    read_mentions,
+    recalled_logprobs,
+    render_mentions,
+    repeats,
+    stationary,
+    unseen,
+    zipf,
+)
+from l2m.scoring import check_tokens
 from l2m.scaling import Law, fit_law, fit_power_law, ranking_of
 from l2m.training import Checkpoint, DiscreteTask, GaussianTask, Plan, TextTask, collapse, evaluate, gaussian_kl, generator_of, measured, smooth, token_nll, train
 from l2m.two_point import PairRuns, cached_tokens, compare_floors, count_keys, count_sums, fit_floor, fit_two_point, pack, pair_counts, spilled_pair_counts, tokenizer_fingerprint
@@ -116,18 +146,18 @@ DOORS = {
         (lambda: Purse(0.5), "coins is 0.5, expected a list of finite numbers: write [0.5]"),
         (lambda: MarkovChain([[0.5, "0.5"]]), "transition is [[0.5, '0.5']], expected numbers along 2 axes"),
         (lambda: PolyaUrn(0), "choose at least 2 colours"),
-        (lambda: Mixed("urn", 0.5, (0.5, 0.5)), "scorer is 'urn', expected an ExactScorer"),
+        (lambda: Mixed("urn", 0.5, (0.5, 0.5)), "scorer is 'urn', expected a SequenceScorer"),
         (lambda: Truncated(URN, 1.5), "window is 1.5, expected a whole number"),
         (lambda: Forgetful(URN), "process is a PolyaUrn, expected a SantaFe"),
         (lambda: Forgetful(FACTS).recall(-1), "distances is -1, expected a whole number, at least 0"),
         (lambda: Opening(URN, None), "tokens is None, expected a whole number"),
         (lambda: process_windows(URN, 8, 0, GENERATOR), "n is 0, expected a whole number, at least 1"),
-        (lambda: process_windows("urn", 8, 2, GENERATOR), "process is 'urn', expected an ExactScorer"),
+        (lambda: process_windows("urn", 8, 2, GENERATOR), "process is 'urn', expected a SequenceScorer"),
         (lambda: learner_limits(URN, FACTS, 2, 4), "learner is a SantaFe, expected a PolyaUrn"),
     ],
     "formulas": [
         (lambda: check_block(1.0, 4), "split is 1.0, expected a whole number: write 1"),
-        (lambda: check_tokens(NEGATIVE, None), "scorer is None, expected an ExactScorer"),
+        (lambda: check_tokens(NEGATIVE, None), "scorer is None, expected a SequenceScorer"),
         (lambda: mentions(FLOATS), "torch.float32: expected integers [n, length]"),
         (lambda: render_mentions(NEGATIVE, FLOATS, FACTS), "expected integers of one shape"),
         (lambda: read_mentions(FLOATS, FACTS), "expected token ids [batch, n]"),
@@ -158,7 +188,7 @@ DOORS = {
         (lambda: Ngrams(None, 3, 2), "levels is None, expected a list"),
         (lambda: COUNTED.logprobs(FLOATS), "expected token ids [batch, n]"),
         (lambda: earlier(FLOATS), "expected integers [batch, n]"),
-        (lambda: Adaptive(None, (1.0,)), "base is None, expected an ExactScorer"),
+        (lambda: Adaptive(None, (1.0,)), "base is None, expected a SequenceScorer"),
         (lambda: Adaptive(COUNTED, 1.0), "strengths is 1.0, expected a list of finite numbers: write [1.0]"),
         (lambda: Adaptive(COUNTED, (math.nan,)), "strengths is (nan,), expected a list of finite numbers"),
         (lambda: fit_strengths(COUNTED, FLOATS, 0), "histories is 0, expected a whole number, at least 1"),

@@ -12,7 +12,7 @@ from scipy import stats
 from l2m.bipartite import bipartite_mi, measure_bipartite
 from l2m.ising import CRITICAL, IsingLattice, coin_entropy, spin_information
 from l2m.processes import process_windows
-from l2m.scoring import Continuation
+from l2m.interface import Continuation
 
 SMALL = [(3, 4, 2.0), (4, 3, 1.0), (2, 5, 0.5), (5, 2, CRITICAL), (1, 9, 1.5), (9, 1, 1.5), (3, 3, math.inf), (2, 6, 0.01)]
 

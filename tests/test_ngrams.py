@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 from l2m.bipartite import bipartite_mi, measure_bipartite
 from l2m.ngrams import STRENGTHS, Adaptive, count_ngrams, earlier, fit_strengths
 from l2m.processes import MarkovChain, PolyaUrn, process_windows
-from l2m.scoring import Continuation
+from l2m.interface import Continuation
 
 CHAIN = MarkovChain(((0.9, 0.1, 0.0), (0.2, 0.5, 0.3), (0.4, 0.1, 0.5)))
 texts = lambda vocabulary: st.lists(st.lists(st.integers(0, vocabulary - 1), max_size=12), min_size=1, max_size=4).filter(any)

@@ -13,7 +13,7 @@ from l2m.bipartite import bipartite_mi, measure_bipartite
 from l2m.information import mutual_information
 from l2m.processes import (DiscreteProcess, Forgetful, MarkovChain, Mixed, Opening, PolyaUrn, Purse, Renewal, SantaFe, Truncated, latest_mention, learner_limits, mentions, pairs_at,
                            process_windows)
-from l2m.scoring import Continuation
+from l2m.interface import Continuation
 
 CHAIN = MarkovChain(((0.9, 0.1, 0.0), (0.2, 0.5, 0.3), (0.4, 0.1, 0.5)))
 SMALL = [SantaFe(0.7, 3), SantaFe(0.4, 2), SantaFe(0.6, 2, "query"), PolyaUrn(2), PolyaUrn(3, 0.4), Purse((0.2, 0.7)), Purse((0.1, 0.5, 0.95)), Renewal(1.3), Renewal(2.5), CHAIN]

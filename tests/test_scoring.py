@@ -12,7 +12,8 @@ from transformers import (
 )
 
 from l2m import scoring
-from l2m.scoring import Continuation, LanguageModel, bos_candidates, bos_costs, dequantized, embedded_smollm2, load_scorer, probe
+from l2m.interface import Continuation
+from l2m.scoring import LanguageModel, bos_candidates, bos_costs, dequantized, embedded_smollm2, load_scorer, probe
 
 VOCABULARY = 97
 SIZES = dict(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, pad_token_id=0)

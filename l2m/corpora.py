@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SCHEMES', 'Corpus', 'Choices', 'Scheme', 'load_corpus']
 
-# %% ../nbs/02_corpora.ipynb #313db234
+# %% ../nbs/02_corpora.ipynb #22870a05
 import hashlib
 import os
 import reprlib
@@ -24,7 +24,7 @@ from .named import NAMED, named_files
 from .prose import language_code, running_text
 from .reading import READERS, Document, Entry, as_documents, choose_column, file_entries, kind_of, label_columns, readable_files, readable_name
 
-# %% ../nbs/02_corpora.ipynb #950c4af1
+# %% ../nbs/02_corpora.ipynb #55750b93
 def _contents(documents: Iterable[Document]) -> tuple[int, str]:
     "How many documents there are, and the sha256 of their names and texts in hexadecimal."
     total, count = hashlib.sha256(), 0
@@ -100,7 +100,7 @@ def _entries_of(documents: Sequence[Document], name: str) -> list[Entry]:
         raise ValueError(f"two documents of {name!r} are called {twice[0]!r}: give each a name of its own")
     return [Entry(d.text, (), readable_name(d.id), f"document {d.id!r} of {name!r}") for d in documents]
 
-# %% ../nbs/02_corpora.ipynb #0998cb66
+# %% ../nbs/02_corpora.ipynb #d03b9644
 class Choices(NamedTuple):
     "What the caller of `load_corpus` chose beside the name."
 
@@ -133,7 +133,7 @@ def _local_corpus(source: str, chosen: Choices) -> Corpus:
     return _read_once(source, chosen.language, lambda: file_entries(files, root, chosen.column, chosen.id_column), chosen.documents)
 
 
-# %% ../nbs/02_corpora.ipynb #0faf9313
+# %% ../nbs/02_corpora.ipynb #b40db130
 def _digest(files: list[Path], *choices) -> str:
     "sha256 of files, under their names below the folder they share, and of choices."
     total = hashlib.sha256(repr(choices).encode())
@@ -162,7 +162,7 @@ def _named_corpus(name: str, chosen: Choices) -> Corpus:
     return _known(Corpus(name, language, read, size), _digest(files, None, None, documents, *edition))
 
 
-# %% ../nbs/02_corpora.ipynb #602ac735
+# %% ../nbs/02_corpora.ipynb #cf8a3256
 def _hub_revision(name: str, revision: str | None) -> str:
     "The commit that a dataset's revision stands for now."
     from huggingface_hub import HfApi
@@ -218,7 +218,7 @@ def _hub_corpus(source: str, chosen: Choices) -> Corpus:
     return _known(corpus, _digest([], name, config, split, column, chosen.id_column, commit, documents, *_unwrapped(language)))
 
 
-# %% ../nbs/02_corpora.ipynb #28dc00d8
+# %% ../nbs/02_corpora.ipynb #a54c3228
 @dataclass(frozen=True)
 class Scheme:
     "One way to name a corpus."

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['body', 'sketch', 'Echoes', 'copies', 'elsewhere', 'name_copies', 'first_few', 'without', 'distinct']
 
-# %% ../nbs/02_copies.ipynb #d32d24a4
+# %% ../nbs/02_copies.ipynb #b8ea9ec6
 import hashlib
 import re
 import warnings

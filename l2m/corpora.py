@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SCHEMES', 'Corpus', 'Choices', 'Scheme', 'load_corpus']
 
-# %% ../nbs/02_corpora.ipynb #22870a05
+# %% ../nbs/02_corpora.ipynb #a149dc97
 import hashlib
 import os
 import reprlib
@@ -24,7 +24,7 @@ from .named import NAMED, named_files
 from .prose import language_code, running_text
 from .reading import READERS, Document, Entry, as_documents, choose_column, file_entries, kind_of, label_columns, readable_files, readable_name
 
-# %% ../nbs/02_corpora.ipynb #55750b93
+# %% ../nbs/02_corpora.ipynb #3911c3de
 def _contents(documents: Iterable[Document]) -> tuple[int, str]:
     "How many documents there are, and the sha256 of their names and texts in hexadecimal."
     total, count = hashlib.sha256(), 0
@@ -100,7 +100,7 @@ def _entries_of(documents: Sequence[Document], name: str) -> list[Entry]:
         raise ValueError(f"two documents of {name!r} are called {twice[0]!r}: give each a name of its own")
     return [Entry(d.text, (), readable_name(d.id), f"document {d.id!r} of {name!r}") for d in documents]
 
-# %% ../nbs/02_corpora.ipynb #d03b9644
+# %% ../nbs/02_corpora.ipynb #10e40b90
 class Choices(NamedTuple):
     "What the caller of `load_corpus` chose beside the name."
 
@@ -133,7 +133,7 @@ def _local_corpus(source: str, chosen: Choices) -> Corpus:
     return _read_once(source, chosen.language, lambda: file_entries(files, root, chosen.column, chosen.id_column), chosen.documents)
 
 
-# %% ../nbs/02_corpora.ipynb #b40db130
+# %% ../nbs/02_corpora.ipynb #fd329148
 def _digest(files: list[Path], *choices) -> str:
     "sha256 of files, under their names below the folder they share, and of choices."
     total = hashlib.sha256(repr(choices).encode())
@@ -162,7 +162,7 @@ def _named_corpus(name: str, chosen: Choices) -> Corpus:
     return _known(Corpus(name, language, read, size), _digest(files, None, None, documents, *edition))
 
 
-# %% ../nbs/02_corpora.ipynb #cf8a3256
+# %% ../nbs/02_corpora.ipynb #1bef954a
 def _hub_revision(name: str, revision: str | None) -> str:
     "The commit that a dataset's revision stands for now."
     from huggingface_hub import HfApi
@@ -218,7 +218,7 @@ def _hub_corpus(source: str, chosen: Choices) -> Corpus:
     return _known(corpus, _digest([], name, config, split, column, chosen.id_column, commit, documents, *_unwrapped(language)))
 
 
-# %% ../nbs/02_corpora.ipynb #a54c3228
+# %% ../nbs/02_corpora.ipynb #7eda1f5d
 @dataclass(frozen=True)
 class Scheme:
     "One way to name a corpus."
@@ -231,7 +231,7 @@ class Scheme:
 SCHEMES = [
     Scheme(f"one of {', '.join(map(repr, NAMED))}", NAMED.__contains__, _named_corpus),
     Scheme("'hf:owner/name'", lambda source: source.startswith("hf:"), _hub_corpus),
-    Scheme(f"an existing file ({', '.join(READERS)}), a folder of such files", lambda source: os.path.exists(os.path.expanduser(source)), _local_corpus),
+    Scheme(f"an existing file ({', '.join(READERS)}) or a folder of such files", lambda source: os.path.exists(os.path.expanduser(source)), _local_corpus),
 ]
 
 # %% ../nbs/02_corpora.ipynb #m63
@@ -255,6 +255,7 @@ def load_corpus(
     if language is not None:
         language_code(language)
     if (scheme := next((scheme for scheme in SCHEMES if scheme.fits(source)), None)) is None:
-        raise FileNotFoundError(f"no corpus {reprlib.repr(source)}: expected {', '.join(scheme.form for scheme in SCHEMES[:-1])} or {SCHEMES[-1].form}")
+        forms = [scheme.form for scheme in SCHEMES]
+        raise FileNotFoundError(f"no corpus {reprlib.repr(source)}: expected {', '.join(forms[:-1])}, or {forms[-1]}")
     return scheme.open(source, Choices(column, id_column, config, split, revision, language, documents))
 

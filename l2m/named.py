@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NAMED', 'wiki_prose', 'kern_notes', 'Named', 'named_files']
 
-# %% ../nbs/02_named.ipynb #52bdc123
+# %% ../nbs/02_named.ipynb #02c6dead
 import bz2
 import gzip
 import re
@@ -94,7 +94,7 @@ NAMED = {
     "palestrina": Named("--no-deps 'music21>=10.5'", "music21/corpus/palestrina/*.krn", _read_kern),
 }
 
-# %% ../nbs/02_named.ipynb #6706dbba
+# %% ../nbs/02_named.ipynb #e62ef8ab
 def _library_files(pattern: str) -> list[Path]:
     "The sources of the standard library, without tests and without tables written as code."
     apart = {"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "pydoc_data"}

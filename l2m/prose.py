@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['unwrap', 'running_text', 'language_code', 'sentences_from', 'sentence_starts']
 
-# %% ../nbs/02_prose.ipynb #320503bf
+# %% ../nbs/02_prose.ipynb #0eb070ba
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

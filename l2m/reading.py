@@ -6,7 +6,7 @@
 __all__ = ['READERS', 'Document', 'Entry', 'readable_name', 'as_documents', 'choose_column', 'label_columns', 'kind_of',
            'readable_files', 'file_entries']
 
-# %% ../nbs/02_reading.ipynb #cdf50d5d
+# %% ../nbs/02_reading.ipynb #462b8fbe
 import json
 import os
 import re
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from .encodings import decoded, lines_of, mended
 
-# %% ../nbs/02_reading.ipynb #85fd8287
+# %% ../nbs/02_reading.ipynb #9c656e7b
 @dataclass(frozen=True)
 class Document:
     "One text: a novel, an address, an article."
@@ -195,7 +195,7 @@ def _read_parquet(path: Path, name: str, column: str | None, id_column: str | No
     except pa.ArrowException as error:
         raise ValueError(f"{str(path)!r} cannot be read beyond row {number} ({error}): write it again") from None
 
-# %% ../nbs/02_reading.ipynb #572a1ef9
+# %% ../nbs/02_reading.ipynb #8f202b62
 READERS = {".txt": _read_txt, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
 _REMEDIES = {  # for files that people try
     ".csv": "convert it with polars.read_csv(...).write_parquet(...)",
@@ -205,7 +205,7 @@ _REMEDIES = {  # for files that people try
     ".pdf": "extract its text first",
 }
 
-# %% ../nbs/02_reading.ipynb #9f315a52
+# %% ../nbs/02_reading.ipynb #01267e0b
 def _below(folder: Path) -> Iterator[Path]:
     "What lies below a folder, at any depth; nothing hidden, and no folder twice, whatever links there are."
     entered = set()
@@ -237,7 +237,7 @@ def readable_files(
             raise ValueError(f"{str(file)!r} is {what}: remove it, or put the document in its place")
     return files
 
-# %% ../nbs/02_reading.ipynb #f1c52409
+# %% ../nbs/02_reading.ipynb #050f0365
 def file_entries(
     files: list[Path],
     root: Path,  # a folder that holds them all

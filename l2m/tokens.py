@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['chars_added', 'encode', 'first_tokens', 'token_ids', 'document_tokens']
 
-# %% ../nbs/02_tokens.ipynb #617e2908
+# %% ../nbs/02_tokens.ipynb #2f72d416
 import json
 import re
 from collections.abc import Callable, Iterator

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ticket', 'place_windows', 'Windows', 'longest_length', 'token_windows']
 
-# %% ../nbs/02_windows.ipynb #b84b476c
+# %% ../nbs/02_windows.ipynb #fd28e6d4
 import hashlib
 import heapq
 import json

@@ -132,7 +132,6 @@ def _local_corpus(source: str, chosen: Choices) -> Corpus:
     root = folder if folder.is_dir() else folder.parent
     return _read_once(source, chosen.language, lambda: file_entries(files, root, chosen.column, chosen.id_column), chosen.documents)
 
-
 # %% ../nbs/02_corpora.ipynb #fd329148
 def _digest(files: list[Path], *choices) -> str:
     "sha256 of files, under their names below the folder they share, and of choices."
@@ -160,7 +159,6 @@ def _named_corpus(name: str, chosen: Choices) -> Corpus:
     size = min(len(files), documents or len(files)) if len(files) > 1 else None
     read = lambda: islice((document for path in files for document in known.read(path)), documents)
     return _known(Corpus(name, language, read, size), _digest(files, None, None, documents, *edition))
-
 
 # %% ../nbs/02_corpora.ipynb #1bef954a
 def _hub_revision(name: str, revision: str | None) -> str:
@@ -217,7 +215,6 @@ def _hub_corpus(source: str, chosen: Choices) -> Corpus:
     corpus = Corpus(source, language, lambda: islice(as_documents(entries()), documents), documents)
     return _known(corpus, _digest([], name, config, split, column, chosen.id_column, commit, documents, *_unwrapped(language)))
 
-
 # %% ../nbs/02_corpora.ipynb #7eda1f5d
 @dataclass(frozen=True)
 class Scheme:
@@ -258,4 +255,3 @@ def load_corpus(
         forms = [scheme.form for scheme in SCHEMES]
         raise FileNotFoundError(f"no corpus {reprlib.repr(source)}: expected {', '.join(forms[:-1])}, or {forms[-1]}")
     return scheme.open(source, Choices(column, id_column, config, split, revision, language, documents))
-

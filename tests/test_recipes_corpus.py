@@ -102,8 +102,8 @@ def test_a_new_kind_of_name(monkeypatch):
     monkeypatch.setattr("l2m.corpora.SCHEMES", [Scheme("'weather:years'", lambda source: source.startswith("weather:"), of_years), *SCHEMES])
     assert [d.id for d in load_corpus("weather:2")] == ["year 0", "year 1"] and load_corpus("weather:2").name == "weather:2"
     assert load_corpus("sotu").name == "sotu"
-    with pytest.raises(FileNotFoundError, match="no corpus 'wether:2': expected 'weather:years', one of 'sotu'.* or an existing file"):
-        load_corpus("wether:2")
+    with pytest.raises(FileNotFoundError, match="no corpus 'whether:2': expected 'weather:years', one of 'sotu'.* or an existing file"):
+        load_corpus("whether:2")
 
 
 def test_a_new_format_of_files(tmp_path, monkeypatch):

@@ -5,7 +5,8 @@ from collections import Counter
 import numpy as np
 from transformers import AutoTokenizer
 
-from l2m.corpora import document_tokens, load_corpus
+from l2m.corpora import load_corpus
+from l2m.tokens import document_tokens
 from l2m.scoring import dequantized, embedded_smollm2
 from l2m.two_point import pair_counts
 

@@ -141,6 +141,8 @@ def _remedy(value: Any, annotation: Any) -> str:
             return f": write [{_brief(value)}]"
         if isclass(choice) and choice.__module__.startswith("polars") and type(value).__module__.startswith("pandas"):
             return ": convert it with polars.from_pandas"
+        if isinstance(value, (str, Path)) and (maker := getattr(choice, "made_by", None)):
+            return f": write {maker}({_brief(value)})"
         if choice is int and isinstance(value, float) and value.is_integer():
             return f": write {int(value)}"
         if getattr(choice, "_is_protocol", False):

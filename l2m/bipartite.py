@@ -20,7 +20,9 @@ import torch
 from tqdm import tqdm
 
 from .arguments import Between, Count, Share, checked
-from .corpora import Corpus, Windows, document_tokens
+from .corpora import Corpus
+from .tokens import document_tokens
+from .windows import Windows
 from .information import entropy
 from .interface import Continuation, Scorer
 from .stores import Store, Unfinished, read_shards, versions, writable

@@ -22,7 +22,7 @@ from scipy.special import betaln, gammaln, logsumexp, xlogy, zeta
 from torch import Tensor
 
 from .arguments import Between, Count, as_array, checked
-from .corpora import Windows
+from .windows import Windows
 from .information import mutual_information
 from .scoring import SequenceScorer, check_tokens
 from .stores import fingerprint

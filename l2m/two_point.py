@@ -26,7 +26,8 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from .arguments import Between, Count, as_array, checked
-from .corpora import Corpus, document_tokens
+from .corpora import Corpus
+from .tokens import document_tokens
 from .information import entropy, grassberger_g
 from .scaling import check_level, check_noise, draws_of, numbers_of, small_sample_stretch
 from .stores import Damaged, Store, fingerprint, read_shards, seal, unseal, versions, writable, write_atomically

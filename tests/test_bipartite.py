@@ -19,7 +19,7 @@ from scipy.special import betaln, comb
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from l2m.bipartite import bigram_entropy, bipartite_mi, bipartite_terms, blocks, check_choices, code_length, groups_of, load_scores, measure_bipartite
-from l2m.corpora import Windows
+from l2m.windows import Windows
 from l2m.information import entropy
 from l2m.scoring import LanguageModel
 from l2m.stores import Damaged, Store, Unfinished
@@ -538,7 +538,7 @@ SCRIPT = """
 import sys, time, torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from l2m.bipartite import bipartite_mi, measure_bipartite
-from l2m.corpora import Windows
+from l2m.windows import Windows
 from l2m.scoring import LanguageModel
 torch.manual_seed(0)
 model = LlamaForCausalLM(LlamaConfig(vocab_size=60, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2))

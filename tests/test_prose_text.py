@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from pysbd.lang.common.common import Common
 from pysbd.languages import LANGUAGE_CODES
 
-import l2m.corpora
-from l2m.corpora import Corpus, Document, load_corpus, running_text, sentence_starts, unwrap
+import l2m.prose
+from l2m.corpora import Corpus, load_corpus
+from l2m.prose import running_text, sentence_starts, unwrap
+from l2m.reading import Document
 
 PROSE = (
     "The carrier had come the same way for thirty years. He knew where the road was soft, and where the stones were loose. "
@@ -196,7 +198,7 @@ def test_numbers_in_brackets_take_no_time(text, starts):
 @example(list(".[12, 15-3") + ["] A"])
 def test_references_are_found_as_before(parts):
     text = "x.[" + "".join(parts) + "] And. A"
-    assert re.sub(l2m.corpora._REFERENCE, r"∯\2\r\7", text) == re.sub(Common.NUMBERED_REFERENCE_REGEX, r"∯\2\r\7", text)
+    assert re.sub(l2m.prose._REFERENCE, r"∯\2\r\7", text) == re.sub(Common.NUMBERED_REFERENCE_REGEX, r"∯\2\r\7", text)
 
 
 def test_no_language_has_a_pattern_of_its_own_for_references():
@@ -232,7 +234,7 @@ def test_whatever_the_rules_do_a_paragraph_keeps_its_beginning(parts, language):
 @pytest.mark.parametrize("unit", ["[1, 2] ", "1. ", "a. ", "a) ", "(", "' ", "!", "?! ", "♨ ", "x.[1 ", "1.1.1", "I. ", "- ", "\" (", "m[ein]e m.E. ", "Co. ", "\u00a0 "])
 def test_nothing_repeated_takes_long(language, unit):
     begun = time.monotonic()
-    assert sentence_starts("So " + unit * (l2m.corpora.PIECE // len(unit)), language)[:1] == [0]
+    assert sentence_starts("So " + unit * (l2m.prose._PIECE // len(unit)), language)[:1] == [0]
     assert time.monotonic() - begun < 30
 
 
@@ -241,7 +243,7 @@ def test_rules_that_fail_cost_the_paragraph_only(monkeypatch):
         def processor(self, text):
             raise RuntimeError(text)
 
-    monkeypatch.setattr(l2m.corpora, "_segmenter", lambda language: Broken())
+    monkeypatch.setattr(l2m.prose, "_segmenter", lambda language: Broken())
     assert sentence_starts("One. Two.\nThree. Four.") == [0, 10]
 
 
@@ -250,27 +252,27 @@ def test_rules_that_fail_cost_the_paragraph_only(monkeypatch):
 
 def test_text_without_sentence_ends_is_searched_in_no_time(monkeypatch):
     asked = []
-    rules = l2m.corpora._segmenter
-    monkeypatch.setattr(l2m.corpora, "_segmenter", lambda language: asked.append(language) or rules(language))
+    rules = l2m.prose._segmenter
+    monkeypatch.setattr(l2m.prose, "_segmenter", lambda language: asked.append(language) or rules(language))
     assert sentence_starts("and so, on they went " * 100_000) == [0] and not asked
     text = "and so (on) they went; " * 20_000 + "\nThe next. And."
     assert [text[s : s + 4] for s in sentence_starts(text)] == ["and ", "The ", "And."]
-    assert len(asked) <= 2 * l2m.corpora.PATIENCE
+    assert len(asked) <= 2 * l2m.prose._PATIENCE
 
 
 @given(st.text(st.sampled_from("ab ,'’\"“”«–— \t"), max_size=300))
 @settings(deadline=None)
 def test_where_nothing_ends_a_sentence_the_rules_find_none(text):
-    processed = l2m.corpora._segmenter("en").processor(text).process() or []
+    processed = l2m.prose._segmenter("en").processor(text).process() or []
     assert len(["".join(s.split()) for s in processed if s.strip()]) <= 1
 
 
 def test_lines_too_long_to_be_lines_begin_at_words():
     words = "word another " * 200
-    starts = list(l2m.corpora._sentences_from(words, 0, None))
+    starts = list(l2m.prose.sentences_from(words, 0, None))
     assert {words[s - 1 : s] for s in starts} == {"", " "} and len(starts) == 400
-    assert list(l2m.corpora._sentences_from(words, 7, None)) == [s for s in starts if s >= 7]
-    assert list(l2m.corpora._sentences_from("ACGT" * 300, 5, None)) == list(range(5, 1200))
+    assert list(l2m.prose.sentences_from(words, 7, None)) == [s for s in starts if s >= 7]
+    assert list(l2m.prose.sentences_from("ACGT" * 300, 5, None)) == list(range(5, 1200))
     mixed = "short line\n" + words + "\nlast"
-    found = list(l2m.corpora._sentences_from(mixed, 0, None))
+    found = list(l2m.prose.sentences_from(mixed, 0, None))
     assert found[:3] == [0, 11, 16] and mixed[found[-1] :] == "last"

@@ -18,7 +18,10 @@ import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from l2m.corpora import Corpus, Document, Windows, document_tokens, encode, load_corpus, ticket, token_windows
+from l2m.corpora import Corpus, load_corpus
+from l2m.reading import Document
+from l2m.tokens import document_tokens, encode
+from l2m.windows import Windows, ticket, token_windows
 
 
 def words(text="the ferry left at noon and nobody spoke . ?"):

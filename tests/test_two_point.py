@@ -1,5 +1,5 @@
 "Pair counts against a dictionary, in memory and on disk; estimates, floors and laws against truth."
-import json, os, signal, subprocess, sys, time
+import json, os, random, signal, subprocess, sys, time
 from collections import Counter
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from l2m.runs import run_experiment
 from l2m.stores import Damaged, Store
 from l2m.two_point import PairRuns, cached_tokens, compare_floors, fit_floor, fit_two_point, pack, pair_counts, spilled_pair_counts, tokenizer_fingerprint, two_point_mi
 
-ELTEC = Path(__file__).parents[2] / "shared" / "corpora" / "eltec-hun.parquet"
 some_documents = st.lists(st.lists(st.integers(0, 5), max_size=30), min_size=1, max_size=6)
 
 
@@ -540,7 +539,14 @@ def test_the_experiment_runs_on_a_folder_and_on_a_dataset(letters, tmp_path, kin
     assert len(kept) == 12 + 2  # two tables a distance, one shard of tokens and the mark of its end
 
 
-@pytest.mark.skipif(not ELTEC.exists(), reason=f"{ELTEC} is not there")
-def test_the_experiment_runs_on_eltec(letters, tmp_path):
-    table, laws = run(tmp_path, letters, corpus=str(ELTEC), documents=3, groups=3, language="hu", distances=[1, 2, 4, 8])
+def novels(path, documents=5):
+    "A table like those of ELTeC, one row a novel: made-up Hungarian, in which some chapters are about the river and others about the mill."
+    rng, places = random.Random(0), ("a folyó lassan hordta az ágakat".split(), "egy malomnál senki se beszélt hangosan".split())
+    chapter = lambda: ". ".join(" ".join(rng.choices(rng.choice(places), k=9)).capitalize() for _ in range(4)) + "."
+    pl.DataFrame([dict(id=f"HU{i}", text="\n".join(chapter() for _ in range(60))) for i in range(documents)]).write_parquet(path)
+
+
+def test_the_experiment_runs_on_a_table_of_novels(letters, tmp_path):
+    novels(tmp_path / "eltec-hun.parquet")
+    table, laws = run(tmp_path, letters, corpus=str(tmp_path / "eltec-hun.parquet"), documents=3, groups=3, language="hu", distances=[1, 2, 4, 8])
     assert table["documents"].to_list() == [3] * 4 and table["mi"].is_sorted(descending=True) and "fitted" in laws["floor"]

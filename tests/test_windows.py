@@ -9,11 +9,14 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-import l2m.corpora
-from l2m.corpora import (
-    Corpus, Document, Echoes, Windows, body, copies, distinct, document_tokens, first_tokens, longest_length, place_windows,
-    sentence_starts, sketch, token_windows, unwrap,
-)
+import l2m.copies
+import l2m.windows
+from l2m.copies import Echoes, body, copies, distinct, sketch
+from l2m.corpora import Corpus
+from l2m.prose import sentence_starts, unwrap
+from l2m.reading import Document
+from l2m.tokens import document_tokens, first_tokens
+from l2m.windows import Windows, longest_length, place_windows, token_windows
 
 plain = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))  # one token a word
 plain.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -159,7 +162,7 @@ def test_sketches_do_not_grow_without_end(monkeypatch):
     documents = [*BOOKS, Document("twin", BOOKS[3].text + " More.")]
     full = Echoes()
     assert list(full.watch(documents)) == documents
-    monkeypatch.setattr(l2m.corpora, "SKETCHES", full.total // 2)
+    monkeypatch.setattr(l2m.copies, "_SKETCHES", full.total // 2)
     found = []
     for order in (documents, documents[::-1]):
         echoes = Echoes()
@@ -172,9 +175,9 @@ def test_sketches_do_not_grow_without_end(monkeypatch):
 def test_sketches_against_their_definition():
     text = BOOKS[0].text
     letters = "".join(c for c in text.lower() if c.isalnum()).encode()
-    anchors = [i for i in range(len(letters) - l2m.corpora.STRETCH + 1)
+    anchors = [i for i in range(len(letters) - l2m.copies._STRETCH + 1)
                if int.from_bytes(letters[i : i + 8], "little") * 0x9E3779B97F4A7C15 % 2**64 < 2**59]
-    assert len(sketch(text)) == len({letters[i : i + l2m.corpora.STRETCH] for i in anchors}) > 10
+    assert len(sketch(text)) == len({letters[i : i + l2m.copies._STRETCH] for i in anchors}) > 10
     assert not len(sketch("")) and not len(sketch("short"))
 
 
@@ -223,8 +226,8 @@ def test_prose_with_sentences_is_not_called_endless():
 def test_a_million_windows_are_refused_at_once(monkeypatch):
     documents = [Document(str(seed), prose(seed, 400)) for seed in range(30)]
     drawn_at = []
-    place = l2m.corpora._window_at
-    monkeypatch.setattr(l2m.corpora, "_window_at", lambda *given: drawn_at.append(1) or place(*given))
+    place = l2m.windows._window_at
+    monkeypatch.setattr(l2m.windows, "_window_at", lambda *given: drawn_at.append(1) or place(*given))
     with pytest.raises(ValueError, match=r"30 of its documents reach 32 tokens, with room for about \d+ windows: choose n <= \d+") as said:
         token_windows(corpus_of(documents), WORDS, 32, 10**6)
     assert len(drawn_at) == len(documents)
@@ -235,18 +238,18 @@ def test_a_million_windows_are_refused_at_once(monkeypatch):
 def test_many_short_documents_are_tokenised_together_and_once(monkeypatch):
     documents = [Document(str(i), f"{VOCABULARY[i % 40]} {i} and {VOCABULARY[i % 37]} stay.") for i in range(3000)]
     calls = []
-    ids = l2m.corpora._token_ids
-    monkeypatch.setattr(l2m.corpora, "_token_ids", lambda texts, tokenizer: calls.append(1) or ids(texts, tokenizer))
-    monkeypatch.setattr(l2m.corpora, "_window_at", None)  # no document is tried by itself
+    ids = l2m.windows.token_ids
+    monkeypatch.setattr(l2m.windows, "token_ids", lambda texts, tokenizer: calls.append(1) or ids(texts, tokenizer))
+    monkeypatch.setattr(l2m.windows, "_window_at", None)  # no document is tried by itself
     with pytest.raises(ValueError, match="0 of its documents reach 64 .*choose length <= 6"):
         token_windows(corpus_of(documents), WORDS, 64, 100)
-    assert len(calls) == -(-len(documents) // l2m.corpora.BATCH)
+    assert len(calls) == -(-len(documents) // l2m.windows._BATCH)
 
 
 def test_long_documents_are_judged_by_a_part(monkeypatch):
     documents = [Document(str(seed), prose(seed, 100)) for seed in range(3)]
     exact = longest_length(corpus_of(documents), WORDS, 2)
-    monkeypatch.setattr(l2m.corpora, "PART", 1000)
+    monkeypatch.setattr(l2m.windows, "_PART", 1000)
     judged = longest_length(corpus_of(documents), WORDS, 2)
     assert 0.75 * exact < judged < exact
     assert len(token_windows(corpus_of(documents), WORDS, judged, 2)) == 2

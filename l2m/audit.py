@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CURVE', 'falls_short', 'audit', 'summary']
 
-# %% ../nbs/07_audit.ipynb #09dfba04
+# %% ../nbs/07_audit.ipynb #2bce343b
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ from .condition import Tokens, check_law, needed_state, verdicts
 from .published import DIRECT, NATS_PER_SCALAR, VCLUB
 from .state import HistoryState, history_state, model_name, whole_bytes
 
-# %% ../nbs/07_audit.ipynb #b4bc83df
+# %% ../nbs/07_audit.ipynb #6b47adec
 CURVE = (*(4 * 2**k for k in range(22)), 10**7)  # lengths of the state curve, tokens
 
 
@@ -48,7 +48,7 @@ def falls_short(
         half, short = (middle, short) if carries(2 * middle) else (half, middle)
     return 2 * half + 1 + carries(2 * half + 1) if last > 2 else 4
 
-# %% ../nbs/07_audit.ipynb #b8e45051
+# %% ../nbs/07_audit.ipynb #eb8ee074
 @checked
 def audit(
     models: Sequence[Any],  # whatever history_state accepts

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['without_values', 'cached_tensors', 'Origins', 'count_scalars', 'common_origins']
 
-# %% ../nbs/07_caches.ipynb #adcd1460
+# %% ../nbs/07_caches.ipynb #2e9b6dc6
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ from transformers import DynamicCache, PreTrainedConfig
 
 from .configurations import configuration_of, first_line
 
-# %% ../nbs/07_caches.ipynb #da0bc2b7
+# %% ../nbs/07_caches.ipynb #1053b36f
 class _ChecksPass(TorchFunctionMode):
     "Tensors on meta have no values: a question about values is answered with yes."
 
@@ -39,7 +39,7 @@ def without_values():
     with torch.device("meta"), _ChecksPass(), fx_settings.patch(meta_nonzero_assume_all_nonzero=True):
         yield
 
-# %% ../nbs/07_caches.ipynb #5e17e053
+# %% ../nbs/07_caches.ipynb #d0eac6d7
 _NOT_STATE = ("loss", "logits", "hidden_states", "attentions", "aux_loss", "router_logits", "last_hidden_state")
 
 
@@ -58,7 +58,7 @@ def _attributes(value) -> dict:
     "What an object holds; caches are of many classes, and numbers and words have no attributes."
     return getattr(value, "__dict__", {})
 
-# %% ../nbs/07_caches.ipynb #635ff6a8
+# %% ../nbs/07_caches.ipynb #a3ea17ac
 def cached_tensors(
     model: nn.Module,  # on the meta device
     ids: torch.Tensor,  # [1, tokens] to read
@@ -84,7 +84,7 @@ def cached_tensors(
     found = {id(item) if isinstance(item, torch.Tensor) else path: (path, item) for path, item in reversed(every)}
     return dict(reversed(found.values()))
 
-# %% ../nbs/07_caches.ipynb #ce8bf03e
+# %% ../nbs/07_caches.ipynb #9924958a
 _PROJECTION = re.compile("mm|mv|convolution|embedding|attention|index|gather")  # operations whose output is new
 
 
@@ -130,7 +130,7 @@ class Origins(TorchDispatchMode):
                 self.alive.append(tensor)
         return result
 
-# %% ../nbs/07_caches.ipynb #24abb00b
+# %% ../nbs/07_caches.ipynb #4fdb2d33
 def _among(values):
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
 
@@ -138,7 +138,7 @@ def _among(values):
 def _storage(tensor):
     return tensor.untyped_storage()._cdata
 
-# %% ../nbs/07_caches.ipynb #b873562c
+# %% ../nbs/07_caches.ipynb #aacb3900
 def count_scalars(
     regions: Iterable[tuple],  # (storage, offset, shape, strides)
 ) -> int:

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['Tokens', 'check_law', 'needed_state', 'verdicts']
 
-# %% ../nbs/07_condition.ipynb #0870b90e
+# %% ../nbs/07_condition.ipynb #16e7b1b1
 import math
 from typing import Annotated, Any
 
 from .arguments import Between, Count, checked
 
-# %% ../nbs/07_condition.ipynb #4e9b9266
+# %% ../nbs/07_condition.ipynb #6858daac
 Tokens = Annotated[int, Between(1, 2**62)]
 
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DEEPEST', 'architectures', 'load_configuration', 'configuration_of', 'quiet', 'first_line']
 
-# %% ../nbs/07_configurations.ipynb #f56ab644
+# %% ../nbs/07_configurations.ipynb #503b020c
 import json
 import os
 import re
@@ -26,13 +26,13 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from .arguments import checked, fits
 
-# %% ../nbs/07_configurations.ipynb #12940ad4
+# %% ../nbs/07_configurations.ipynb #6603a405
 @cache
 def architectures() -> dict[str, dict[str, Any]]:  # name -> {"source": pages, "config": values}
     "The configurations that ship with the package."
     return yaml.safe_load(files("l2m").joinpath("architectures.yml").read_text())
 
-# %% ../nbs/07_configurations.ipynb #1ca2a624
+# %% ../nbs/07_configurations.ipynb #29e3e79a
 DEEPEST = 1000  # layers; a published model has some hundred, and to measure one of a thousand takes minutes
 _LAYERS = re.compile(r"(n|num|num_hidden|num_decoder|decoder)_layers?")
 
@@ -45,7 +45,7 @@ def _check_layers(name: str, values: dict):
         elif isinstance(key, str) and _LAYERS.fullmatch(key) and fits(value, int) and value > DEEPEST:
             raise ValueError(f"{name} has {key} {value}: choose at most {DEEPEST}, since every layer is built to be measured")
 
-# %% ../nbs/07_configurations.ipynb #ad4572fa
+# %% ../nbs/07_configurations.ipynb #08375dd2
 @checked
 def load_configuration(
     model: str | Path | dict | PreTrainedConfig,  # see above
@@ -80,7 +80,7 @@ def load_configuration(
     except Exception as error:  # transformers raises many kinds, with pages of text
         raise ValueError(f"{name} does not fit model_type '{kind}': {first_line(error)}") from error
 
-# %% ../nbs/07_configurations.ipynb #4b6a91cd
+# %% ../nbs/07_configurations.ipynb #a7adf720
 def _text_configuration(config):
     "The part that a language model is built from; some composite models are language models as a whole."
     part = config.get_text_config(decoder=True)
@@ -96,13 +96,13 @@ def _decoded(values):
         return {key: _decoded(value) for key, value in values.items()}
     return [_decoded(value) for value in values] if isinstance(values, list) else values
 
-# %% ../nbs/07_configurations.ipynb #1d0c7055
+# %% ../nbs/07_configurations.ipynb #4c702ff7
 def configuration_of(model: nn.Module) -> PreTrainedConfig | None:
     "The configuration of a model of transformers; None: the model is another's."
     config = getattr(model, "config", None)  # a module of one's own may have none, or one of another kind
     return config if isinstance(config, PreTrainedConfig) else None
 
-# %% ../nbs/07_configurations.ipynb #664acda1
+# %% ../nbs/07_configurations.ipynb #7b03fd5e
 def _home(path: str | Path) -> str:
     "A path with ~ expanded."
     return os.path.expanduser(path)
@@ -140,7 +140,7 @@ def _json_object(path):
         raise ValueError(f"'{path}' is no configuration: it holds a {type(values).__name__}, not an object")
     return values
 
-# %% ../nbs/07_configurations.ipynb #4ccab975
+# %% ../nbs/07_configurations.ipynb #0206125b
 def _hub_values(name):
     "The configuration on the Hub, or its copy in the cache."
     try:
@@ -161,7 +161,7 @@ def _hub_values(name):
             f"({', '.join(list(architectures())[:3])}, …), and {reason}"
         ) from None
 
-# %% ../nbs/07_configurations.ipynb #3fbe9404
+# %% ../nbs/07_configurations.ipynb #50b8c51e
 @contextmanager
 def quiet():
     "No advice on speed, for nothing is computed here, and no word about every attempt to reach the Hub."

@@ -174,7 +174,7 @@ def whole_bytes(dtype: str) -> int:
         )
     return kind.itemsize
 
-# %% ../nbs/07_state.ipynb #2d4b7539
+# %% ../nbs/07_state.ipynb #52a58749
 _KINDS = {
     "keys": "keys",
     "values": "values",
@@ -217,7 +217,7 @@ def _part(model, path, shape, growth):
         state = Growth(growth.size, "window", config.window_size - 1)
     return StatePart(layer, kind, state, growth)
 
-# %% ../nbs/07_state.ipynb #8f945b3e
+# %% ../nbs/07_state.ipynb #e20d1672
 def _counted_once(
     parts: dict[tuple, StatePart],
     behind: dict[tuple, frozenset],  # where a tensor was found -> regions of projections' outputs
@@ -238,7 +238,7 @@ def _counted_once(
             parts[path] = replace(part, kind=kind, state=replace(part.state, size=size))
     return parts
 
-# %% ../nbs/07_state.ipynb #45f2f270
+# %% ../nbs/07_state.ipynb #741ad99c
 def measure_parts(
     model: nn.Module,  # on the meta device
 ) -> tuple[StatePart, ...]:
@@ -252,7 +252,7 @@ def measure_parts(
         parts["position" if part.kind == "position" else path] = part
     return tuple(_counted_once(parts, behind).values())
 
-# %% ../nbs/07_state.ipynb #15e665d4
+# %% ../nbs/07_state.ipynb #39467e03
 def _read(model):
     "What was found where: its last shape, its scalars after so many tokens, and the origins of a single token's."
     shapes, counts, read = {}, {}, []
@@ -288,7 +288,7 @@ def _read(model):
             measure(tokens)
     return shapes, {path: {n: count.get(n, 0) for n in read} for path, count in counts.items()}, behind
 
-# %% ../nbs/07_state.ipynb #fc66ffb0
+# %% ../nbs/07_state.ipynb #9bf6802a
 def longest_input(config):
     "The longest input that a model has positions for; None: it names none."
     names = ("max_position_embeddings", "n_positions", "max_seq_len")
@@ -305,7 +305,7 @@ def _far(model):
 
     return 2 + max([30, *numbers(config.to_dict() if (config := configuration_of(model)) is not None else {})])
 
-# %% ../nbs/07_state.ipynb #665d26b6
+# %% ../nbs/07_state.ipynb #c1c8e060
 Model = str | Path | dict | PreTrainedConfig | nn.Module | DeclaredState
 
 
@@ -328,7 +328,7 @@ def history_state(
     vocabulary = getattr(text, "vocab_size", None)
     return HistoryState(name, parts, int(length), vocabulary if fits(vocabulary, Count) else None, longest_input(text))
 
-# %% ../nbs/07_state.ipynb #b59475be
+# %% ../nbs/07_state.ipynb #428d63a2
 def model_name(model: Any) -> str:
     "A word for a model, whatever it is given as."
     if not fits(model, Model):

@@ -1,5 +1,5 @@
 "The measured history state against closed formulas, what a state may be without, the audit, and its command."
-import collections, copy, json, math, types
+import collections, copy, json, math, re, types
 from pathlib import Path
 
 import numpy as np
@@ -594,6 +594,20 @@ FOREIGN = {"model_type": "foreign", "auto_map": {"AutoConfig": "foreign.ForeignC
 def test_bad_models_are_one_clear_error(model, message):
     with pytest.raises(ValueError, match=message) as error: history_state(model, 10)
     assert len(str(error.value).splitlines()) == 1 and not str(error.value).rstrip().endswith(":")
+
+
+@pytest.mark.parametrize("model, message", [
+    (dict(SMALL, model_type="llama", num_hidden_layers=10**6), "the dictionary has num_hidden_layers 1000000: choose at most 1000"),
+    (dict(model_type="gpt2", n_layer=1001), "the dictionary has n_layer 1001"),
+    (dict(model_type="llava", text_config=dict(SMALL, model_type="llama", num_hidden_layers=10**9)), "num_hidden_layers 1000000000"),
+    (LlamaConfig(num_hidden_layers=10**6), "'llama' has num_hidden_layers 1000000"),
+])
+def test_a_model_of_too_many_layers_is_refused_before_it_is_built(monkeypatch, model, message):
+    monkeypatch.setattr("l2m.state.measure_parts", lambda *_: pytest.fail("built"))
+    with pytest.raises(ValueError, match=message) as error: history_state(model, 10)
+    assert "\n" not in str(error.value)
+    [row] = audit([model]).iter_rows(named=True)
+    assert re.search(message, row["error"]) and row["exponent"] is None
 
 
 def test_a_dictionary_brings_no_code():

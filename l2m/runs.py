@@ -407,13 +407,13 @@ def audit(
     trust_remote_code: Annotated[bool, typer.Option(help="run code that comes with a model")] = False,
 ):
     "Measure the history state of models, without weights, against the law A·L^beta."
-    from l2m.audit import audit as audited, summary  # takes seconds: not for commands that do without
+    from l2m.audit import audit as audit_models, summary  # takes seconds: not for commands that do without
 
     law = dict(beta=beta, interval=interval, amplitude=amplitude, nats_per_scalar=nats_per_scalar)
     sizes = dict(lengths=length, dtypes=dtype, trust_remote_code=trust_remote_code)
     with _one_error():
         output = _audit_file(output) if output else None
-        table = audited(models, **law, **sizes)
+        table = audit_models(models, **law, **sizes)
     failed, measured = table["error"].drop_nulls().to_list(), table.filter(pl.col("error").is_null())
     if len(measured):
         with pl.Config(

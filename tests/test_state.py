@@ -1,5 +1,5 @@
 "The measured history state against closed formulas, what a state may be without, the audit, and its command."
-import collections, copy, json, math, re, types
+import collections, json, math, re, types
 from pathlib import Path
 
 import numpy as np

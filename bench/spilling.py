@@ -12,7 +12,7 @@ def peak():
 
 def write_runs(folder):
     import numpy as np
-    from l2m.two_point import PairRuns, count_keys
+    from l2m.counting import PairRuns, count_keys
     runs, generator = PairRuns(folder, MEGABYTES * 2**20), np.random.default_rng(0)
     for number in range(RUNS):
         first, second = generator.zipf(1.2, ROWS) % 49_152, generator.integers(49_152, size=ROWS)
@@ -20,7 +20,7 @@ def write_runs(folder):
 
 
 def by_ranges():
-    from l2m.two_point import PairRuns
+    from l2m.counting import PairRuns
     runs = PairRuns(folder, MEGABYTES * 2**20)
     runs.runs["d1"] = sorted(folder.glob("d1-*.parquet"))
     before, start = peak(), time.perf_counter()
@@ -28,7 +28,7 @@ def by_ranges():
 
 
 def by_polars():
-    import l2m.two_point, polars as pl, pyarrow.parquet as pq
+    import l2m.counting, polars as pl, pyarrow.parquet as pq
     before, start = peak(), time.perf_counter()
     merged = pl.scan_parquet(sorted(folder.glob("d1-*.parquet")), glob=False).group_by("key").agg(pl.col("count").sum()).sort("key")
     merged.sink_parquet(folder / "merged.parquet", engine="streaming")

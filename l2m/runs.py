@@ -407,20 +407,20 @@ def audit(
     trust_remote_code: Annotated[bool, typer.Option(help="run code that comes with a model")] = False,
 ):
     "Measure the history state of models, without weights, against the law A·L^beta."
-    from l2m import state  # takes seconds: not for commands that do without
+    from l2m.audit import audit as audit_models, summary  # takes seconds: not for commands that do without
 
     law = dict(beta=beta, interval=interval, amplitude=amplitude, nats_per_scalar=nats_per_scalar)
     sizes = dict(lengths=length, dtypes=dtype, trust_remote_code=trust_remote_code)
     with _one_error():
         output = _audit_file(output) if output else None
-        table = state.audit(models, **law, **sizes)
+        table = audit_models(models, **law, **sizes)
     failed, measured = table["error"].drop_nulls().to_list(), table.filter(pl.col("error").is_null())
     if len(measured):
         with pl.Config(
             tbl_rows=-1, tbl_cols=-1, tbl_width_chars=10**4, fmt_str_lengths=1000, tbl_hide_column_data_types=True
         ):
             with pl.Config(tbl_hide_dataframe_shape=True, tbl_formatting="ASCII_MARKDOWN"):
-                print(text := str(state.summary(table)))
+                print(text := str(summary(table)))
         needed = ", ".join(f"{measured[f'needed_{n}'][0]:,.0f} at {n:,} tokens" for n in length)
         print(f"The law {amplitude:g}·L^{beta:g} needs, at {nats_per_scalar:g} nats a scalar, so many scalars: {needed}.")
     if len(measured) and output:

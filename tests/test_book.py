@@ -9,7 +9,7 @@ import nbformat, pytest
 import polars as pl
 from bs4 import BeautifulSoup
 from l2m import __version__
-from l2m.state import audit
+from l2m.audit import audit
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[1]

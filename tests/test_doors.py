@@ -45,9 +45,12 @@ from l2m.processes import (
     zipf,
 )
 from l2m.scoring import check_tokens
-from l2m.scaling import Law, fit_law, fit_power_law, ranking_of
+from l2m.ranking import Law, fit_law, ranking_of
+from l2m.scaling import fit_power_law
 from l2m.training import Checkpoint, DiscreteTask, GaussianTask, Plan, TextTask, collapse, evaluate, gaussian_kl, generator_of, measured, smooth, token_nll, train
-from l2m.two_point import PairRuns, cached_tokens, compare_floors, count_keys, count_sums, fit_floor, fit_two_point, pack, pair_counts, spilled_pair_counts, tokenizer_fingerprint
+from l2m.counting import PairRuns, count_keys, count_sums, pack, pair_counts, spilled_pair_counts
+from l2m.token_cache import cached_tokens, tokenizer_fingerprint
+from l2m.two_point import compare_floors, fit_floor, fit_two_point
 
 PANDAS, IDS, NUMPY = pd.DataFrame({"length": [1, 2], "mi": [1.0, 2.0]}), np.arange(9), np.random.default_rng(0)
 FLOATS, NEGATIVE, GENERATOR = torch.tensor([[0.5, 1.5]]), torch.tensor([[-1, 0]]), torch.Generator()

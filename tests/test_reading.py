@@ -391,7 +391,7 @@ def test_split_parts_a_corpus():
 
 
 def test_parts_do_not_share_tokens_in_a_cache(tmp_path):
-    from l2m.two_point import cached_tokens
+    from l2m.token_cache import cached_tokens
 
     corpus = Corpus.of([Document(str(i), spoken(i, 10 + i)) for i in range(4)])
     part = dataclasses.replace(corpus, read=lambda: iter(list(corpus)[:2]), size=2)

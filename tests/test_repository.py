@@ -5,7 +5,7 @@ from pathlib import Path
 import nbformat, polars as pl, pytest, yaml
 from l2m.published import DIRECT, NATS_PER_SCALAR, TWO_POINT, VCLUB
 from l2m.runs import checked_parameters, notebook_parameters, profile_parameters
-from l2m.scaling import ranking_of
+from l2m.ranking import ranking_of
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from papermill import inspect_notebook
@@ -179,7 +179,7 @@ def test_imports_run_downwards():
     for path in MODULES:
         imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
         below[path.stem] = {node.module.removeprefix("l2m").strip(".") for node in imports if node.level or node.module.startswith("l2m")}
-    assert below["interface"] == below["arguments"] == set() and below["information"] | below["scaling"] <= {"arguments"}
+    assert below["interface"] == below["arguments"] == set() and below["information"] | below["ranking"] <= {"arguments"}
     assert not any("runs" in modules for modules in below.values())
     while ground := [module for module, modules in below.items() if not modules & below.keys()]:
         for module in ground: del below[module]

@@ -1,5 +1,5 @@
 "The measured history state against closed formulas, what a state may be without, the audit, and its command."
-import collections, copy, json, math, types
+import collections, json, math, re, types
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,10 @@ from transformers.models.gemma4.modeling_gemma4 import apply_rotary_pos_emb
 from typer.testing import CliRunner
 
 from l2m.runs import app, repository
-from l2m.state import CURVE, Growth, HistoryState, StatePart, architectures, audit, falls_short, find_growth, history_state, load_configuration, needed_state, summary
+from l2m.audit import CURVE, audit, falls_short, summary
+from l2m.condition import needed_state
+from l2m.configurations import architectures, load_configuration
+from l2m.state import Growth, HistoryState, StatePart, find_growth, history_state
 
 PUBLISHED = repository() / "results" / "state_audit" / "architectures"
 SMALL = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, vocab_size=100, pad_token_id=None)
@@ -593,6 +596,20 @@ def test_bad_models_are_one_clear_error(model, message):
     assert len(str(error.value).splitlines()) == 1 and not str(error.value).rstrip().endswith(":")
 
 
+@pytest.mark.parametrize("model, message", [
+    (dict(SMALL, model_type="llama", num_hidden_layers=10**6), "the dictionary has num_hidden_layers 1000000: choose at most 1000"),
+    (dict(model_type="gpt2", n_layer=1001), "the dictionary has n_layer 1001"),
+    (dict(model_type="llava", text_config=dict(SMALL, model_type="llama", num_hidden_layers=10**9)), "num_hidden_layers 1000000000"),
+    (LlamaConfig(num_hidden_layers=10**6), "'llama' has num_hidden_layers 1000000"),
+])
+def test_a_model_of_too_many_layers_is_refused_before_it_is_built(monkeypatch, model, message):
+    monkeypatch.setattr("l2m.state.measure_parts", lambda *_: pytest.fail("built"))
+    with pytest.raises(ValueError, match=message) as error: history_state(model, 10)
+    assert "\n" not in str(error.value)
+    [row] = audit([model]).iter_rows(named=True)
+    assert re.search(message, row["error"]) and row["exponent"] is None
+
+
 def test_a_dictionary_brings_no_code():
     with pytest.raises(ValueError, match="brings no code of its own: name the folder that has it"): history_state(FOREIGN, 10, trust_remote_code=True)
 
@@ -615,7 +632,7 @@ def test_the_hub_is_asked_once_where_it_cannot_be_reached(monkeypatch):
     def unreachable(url, **options):
         asked.append(url)
         raise ConnectionError("no network")
-    monkeypatch.setattr("l2m.state.get_hf_file_metadata", unreachable)
+    monkeypatch.setattr("l2m.configurations.get_hf_file_metadata", unreachable)
     monkeypatch.setattr("httpx.Client.send", lambda *_, **__: pytest.fail("asked again"))
     with pytest.raises(ValueError, match="the Hub cannot be reached"): history_state("nobody/nothing", 10)
     assert len(asked) == 1
@@ -624,7 +641,7 @@ def test_the_hub_is_asked_once_where_it_cannot_be_reached(monkeypatch):
 @pytest.mark.parametrize("name", ["", " ", "3", "1984", "./x", "../x", "/x", "~/x", "~nobody-of-that-name/x", "x.json", "x.JSON", "some/x.gguf", "x.yaml", "a/b/c", "no such name", "x\\y", "https://huggingface.co/gpt2", "x" * 400, "x\0y",
                                   Path("nobody/nothing")])
 def test_what_is_no_name_never_asks_the_hub(monkeypatch, name):
-    monkeypatch.setattr("l2m.state.get_hf_file_metadata", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr("l2m.configurations.get_hf_file_metadata", lambda *_: pytest.fail("asked"))
     monkeypatch.setattr("transformers.PreTrainedConfig.get_config_dict", lambda *_, **__: pytest.fail("asked"))
     with pytest.raises(ValueError, match="no configuration '.*': name a config.json, a folder that has one, or a model") as error: history_state(name, 10)
     assert len(str(error.value).splitlines()) == 1
@@ -789,7 +806,7 @@ def test_a_command_reports_each_model_by_itself(tmp_path, config_file):
 
 @pytest.mark.parametrize("output, message", [("", "is a folder"), ("folder.md", "is a folder"), ("file/audit.md", "cannot be written"), ("/proc/audit.md", "cannot be written"), ("audit", "no known ending")])
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch, output, message):
-    monkeypatch.setattr("l2m.state.history_state", lambda *_: pytest.fail("worked"))
+    monkeypatch.setattr("l2m.audit.history_state", lambda *_: pytest.fail("worked"))
     (tmp_path / "folder.md").mkdir()
     (tmp_path / "file").write_text("")
     done = command("llama", "--output", tmp_path / output if output else f"{tmp_path}/folder.md/")

@@ -10,12 +10,15 @@ from hypothesis import given, settings, strategies as st
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+import l2m.token_cache as tokens
 import l2m.two_point as two_point
 from l2m.corpora import load_corpus
 from l2m.information import entropy
 from l2m.runs import run_experiment
 from l2m.stores import Damaged, Store
-from l2m.two_point import PairRuns, cached_tokens, compare_floors, fit_floor, fit_two_point, pack, pair_counts, spilled_pair_counts, tokenizer_fingerprint, two_point_mi
+from l2m.counting import PairRuns, pack, pair_counts, spilled_pair_counts
+from l2m.token_cache import cached_tokens, tokenizer_fingerprint
+from l2m.two_point import compare_floors, fit_floor, fit_two_point, two_point_mi
 
 some_documents = st.lists(st.lists(st.integers(0, 5), max_size=30), min_size=1, max_size=6)
 
@@ -61,7 +64,7 @@ def test_large_counts_on_disk_come_in_many_parts(tmp_path):
 PEAK = """
 import sys, tempfile
 import numpy as np
-from l2m.two_point import pair_counts, spilled_pair_counts
+from l2m.counting import pair_counts, spilled_pair_counts
 
 def documents(n):
     for i in range(n): yield np.random.default_rng(i).integers(0, 50_000, 250_000, dtype=np.uint32)
@@ -181,6 +184,7 @@ STOP = """
 import os, sys, time
 from pathlib import Path
 from transformers import PreTrainedTokenizerFast
+import l2m.token_cache as tokens
 import l2m.two_point as two_point
 from l2m.corpora import load_corpus
 
@@ -194,7 +198,7 @@ def waiting(part, path):
         time.sleep(600)
     replace(part, path)
 
-os.replace, two_point.TOKENS_PER_SHARD = waiting, 30_000
+os.replace, tokens.TOKENS_PER_SHARD = waiting, 30_000
 tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
 two_point.two_point_mi(load_corpus(str(folder / "sticky.jsonl")), tokenizer, [1, 4], groups=8, memory=memory, cache=folder / "cache")
 """
@@ -218,7 +222,7 @@ def test_a_killed_count_goes_on_where_it_was(corpus, letters, tmp_path, monkeypa
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("cache/*/*.parquet")}
     calls, counted = [], two_point.count_keys
     monkeypatch.setattr(two_point, "count_keys", lambda keys: calls.append(len(keys)) or counted(keys))
-    monkeypatch.setattr(two_point, "TOKENS_PER_SHARD", 30_000)
+    monkeypatch.setattr(tokens, "TOKENS_PER_SHARD", 30_000)
     source = load_corpus(str(tmp_path / "sticky.jsonl"))
     again = two_point_mi(source, letters, [1, 4], groups=8, memory=MEMORY, cache=tmp_path / "cache")
     assert len(calls) == left
@@ -248,9 +252,23 @@ def test_runs_that_vanish_are_an_error_and_never_fewer_counts(corpus, letters, t
     assert table.equals(two_point_mi(corpus, letters, [1, 4], groups=8, memory=MEMORY))
 
 
+def test_a_count_tidies_up_after_itself_alone(corpus, letters, tmp_path, monkeypatch):
+    "Two processes share a store and want different distances: the one that is done first leaves the runs of the other."
+    merge, count = PairRuns.parts, lambda distances: two_point_mi(corpus, letters, distances, groups=8, memory=MEMORY, cache=tmp_path)
+    def meanwhile(runs, name):
+        patch.setattr(PairRuns, "parts", merge)
+        count([1, 4])
+        assert len(list(tmp_path.glob("pairs-*"))) == 1 and list(tmp_path.glob("pairs-*/runs-*")) == [runs.folder]
+        return merge(runs, name)
+    with monkeypatch.context() as patch:
+        patch.setattr(PairRuns, "parts", meanwhile)
+        table = count([1, 2, 4])
+    assert table.equals(two_point_mi(corpus, letters, [1, 2, 4], groups=8, memory=MEMORY)) and not list(tmp_path.glob("pairs-*/runs-*"))
+
+
 def cache_of(corpus, letters, folder, monkeypatch):
     "A token cache of five shards: its documents, and the folder of its store."
-    monkeypatch.setattr(two_point, "TOKENS_PER_SHARD", 30_000)
+    monkeypatch.setattr(tokens, "TOKENS_PER_SHARD", 30_000)
     documents = list(cached_tokens(corpus, letters, folder))
     (store,) = folder.glob("tokens-*")
     assert len(list(store.glob("0*.parquet"))) == 5
@@ -273,7 +291,7 @@ def test_a_part_of_a_token_cache_is_never_taken_for_the_whole(corpus, letters, t
 
 def test_copies_are_left_out_of_a_cache_that_goes_on(letters, tmp_path, monkeypatch):
     "The numbers of documents are those of the documents that are kept, at the first pass and at the next."
-    monkeypatch.setattr(two_point, "TOKENS_PER_SHARD", 5_000)
+    monkeypatch.setattr(tokens, "TOKENS_PER_SHARD", 5_000)
     texts = [sticky(np.random.default_rng(i), 3000) for i in range(8)]
     source = written(tmp_path / "copies.jsonl", [texts[i] for i in (0, 1, 1, 2, 3, 1, 4, 5, 0, 6, 7)])
     with pytest.warns(UserWarning): documents = list(cached_tokens(source, letters, tmp_path / "cache"))

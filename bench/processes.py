@@ -2,7 +2,7 @@
 import time
 
 import torch
-from l2m.processes import SubvolumeGaussian
+from l2m.hierarchies import SubvolumeGaussian
 
 COPIES, TOKENS = 64, 16384
 

@@ -12,36 +12,29 @@ from l2m.information import counts_of_counts, entropy, grassberger_g, mutual_inf
 from l2m.ising import IsingLattice, coin_entropy, spin_information
 from l2m.models import Shape, build_model, clock, gpt2, known_device, layers_and_width, model_arguments, model_config, parameter_count, state_scalars
 from l2m.ngrams import Adaptive, Ngrams, count_levels, count_ngrams, earlier, fit_strengths
+from l2m.gaussian import DenseGaussian
+from l2m.hierarchies import LogarithmicGaussian, SubvolumeGaussian
 from l2m.processes import (
-    DenseGaussian,
-    Forgetful,
-    LogarithmicGaussian,
     MarkovChain,
-    Mixed,
-    Opening,
     PolyaUrn,
     Purse,
-    Renewal,
-    SantaFe,
-    SubvolumeGaussian,
-    Truncated,
-    age_table,
     beta_binomial,
     check_block,
     divergence,
-    hazards,
+    mentions,
+    process_windows,
+    stationary,
+)
+from l2m.readers import Forgetful, Mixed, Opening, Truncated, learner_limits
+from l2m.renewals import Renewal, age_table, hazards, repeats, unseen
+from l2m.santa_fe import (
+    SantaFe,
     heard,
     latest_mention,
-    learner_limits,
-    mentions,
     pairs_at,
-    process_windows,
     read_mentions,
     recalled_logprobs,
     render_mentions,
-    repeats,
-    stationary,
-    unseen,
     zipf,
 )
 from l2m.scoring import check_tokens

@@ -3,7 +3,8 @@ import math
 
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
-from l2m.processes import DenseGaussian, LogarithmicGaussian, SubvolumeGaussian
+from l2m.gaussian import DenseGaussian
+from l2m.hierarchies import LogarithmicGaussian, SubvolumeGaussian
 
 FAMILIES = {"sub-volume": (SubvolumeGaussian, 3), "logarithmic": (LogarithmicGaussian, 1)}
 LENGTHS = [4, 16, 64, 256, 1024, 4096]
@@ -105,7 +106,7 @@ def test_long_blocks_are_filtered_as_short_ones_are_multiplied(family, reverse, 
     process = FAMILIES[family][0](5, copies=2)
     z = process.sample(2, torch.Generator().manual_seed(0), dtype=torch.float64)
     multiplied = process.conditionals(z, reverse)
-    monkeypatch.setattr("l2m.processes.SHORT", 0)
+    monkeypatch.setattr("l2m.hierarchies.SHORT", 0)
     for short, long in zip(multiplied, process.conditionals(z, reverse)): assert torch.allclose(short, long, atol=1e-12)
 
 

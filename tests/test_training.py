@@ -4,7 +4,8 @@ import json, os, signal, subprocess, sys, time
 import numpy as np, polars as pl, pytest, torch
 from hypothesis import given, strategies as st
 from l2m.models import build_model
-from l2m.processes import DenseGaussian, SubvolumeGaussian
+from l2m.gaussian import DenseGaussian
+from l2m.hierarchies import SubvolumeGaussian
 from l2m.stores import Store
 from l2m.training import (Checkpoint, DiscreteTask, Diverged, GaussianTask, Plan, TextTask, collapse, evaluate, gaussian_kl, generator_of, measured,
                           smooth, token_nll, train)
@@ -22,7 +23,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from l2m.models import build_model
-from l2m.processes import SubvolumeGaussian
+from l2m.hierarchies import SubvolumeGaussian
 from l2m.training import GaussianTask, Plan, train
 from transformers import logging
 logging.set_verbosity_error()

@@ -6,63 +6,113 @@
 __all__ = ['GaussianProcess', 'DenseGaussian']
 
 # %% ../nbs/08_gaussian.ipynb #e9fed0ed
+import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from .arguments import Count, as_array, checked
+from .arguments import Between, Count, as_array, checked
 
 # %% ../nbs/08_gaussian.ipynb #08-processes-006
-class GaussianProcess:
-    "What both kinds have in common: `length` tokens of `copies` independent values, and a `covariance`."
-
-    length: int  # tokens in a block
-    copies: int  # independent values a token
-
-    def two_point_mi(
-        self,
-        i,  # positions, counted from 0
-        j,  # positions, of the same shape
-    ) -> Tensor:  # nats
-        "I(token i; token j) over all copies, exactly."
-        i, j = self._places(i, j)
-        if (i == j).any():
-            raise ValueError(f"positions {i.tolist()} and {j.tolist()}: choose different ones from 0 to {self.length - 1}")
-        flat = i.flatten(), j.flatten()
-        between, first, second = (self.covariance(*pair) for pair in (flat, flat[:1] * 2, flat[1:] * 2))
-        return -self.copies / 2 * torch.log1p(-(between**2) / (first * second)).view(i.shape)
-
-    def _places(self, i, j) -> tuple[Tensor, Tensor]:
-        "Positions of one shape, whole numbers inside the block."
-        i, j = torch.from_numpy(as_array(i, "i")), torch.from_numpy(as_array(j, "j"))
-        inside = [(0 <= place) & (place < self.length) & (place.frac() == 0) for place in (i, j)]
-        if i.shape != j.shape or not all(within.all() for within in inside):
-            raise ValueError(f"positions {i.tolist()} and {j.tolist()}: choose different ones from 0 to {self.length - 1}")
-        return i.long(), j.long()
-
-    def _split(self, split: int | None) -> int:
-        "The split, or the middle."
-        split = self.length // 2 if split is None else split
-        if not 1 <= split < self.length:
-            raise ValueError(f"split {split} is outside the block of {self.length}: choose 1 <= split < {self.length}")
-        return split
-
-    def _check_values(self, z: Tensor):
-        "Refuse values of another shape."
-        if z.ndim != 3 or z.shape[1:] != (self.length, self.copies) or not z.is_floating_point():
-            raise ValueError(f"values of shape {list(z.shape)}, {z.dtype}: this process has [n, {self.length}, {self.copies}]")
-
-
-def _normals(shape: tuple, generator, device, dtype) -> Tensor:
-    "Standard normals where the generator lives, unless told otherwise."
+def _device(device, generator) -> torch.device | None:
+    "Where samples are drawn: where the generator lives, unless told otherwise."
     try:
-        device = None if device is None else torch.device(device)
+        return torch.device(device) if device is not None else generator and generator.device
     except RuntimeError:
         raise ValueError(f"device {device!r} is unknown: choose 'cpu' or 'cuda'") from None
-    device = device if device is not None else generator.device if generator is not None else None
-    return torch.randn(shape, generator=generator, device=device, dtype=dtype)
+
+
+def _places(process, i, j) -> tuple[Tensor, Tensor]:
+    "Positions of one shape, whole numbers inside the block."
+    i, j = torch.from_numpy(as_array(i, "i")), torch.from_numpy(as_array(j, "j"))
+    inside = [(0 <= place) & (place < process.length) & (place.frac() == 0) for place in (i, j)]
+    if i.shape != j.shape or not all(within.all() for within in inside):
+        raise ValueError(f"positions {i.tolist()} and {j.tolist()}: choose different ones from 0 to {process.length - 1}")
+    return i.long(), j.long()
+
+
+def _check_length(process, length: int):
+    "Refuse what is longer than a block."
+    if length > process.length:
+        raise ValueError(f"length {length}: the blocks of '{process.name}' end before, choose length <= {process.length}")
+
+
+def _check_values(process, z: Tensor):
+    "Refuse values of another shape."
+    if z.ndim != 3 or z.shape[1:] != (process.length, process.copies) or not z.is_floating_point():
+        raise ValueError(f"values of shape {list(z.shape)}, {z.dtype}: this process has [n, {process.length}, {process.copies}]")
+
+# %% ../nbs/08_gaussian.ipynb #189fe425
+class GaussianProcess(ABC):
+    "Blocks of `length` tokens of `copies` independent values; a subclass says how they are drawn and computed."
+
+    name: str  # for tables and captions
+    length: int  # tokens in a block
+    copies: int  # independent values a token
+    deviations: Tensor  # [length] standard deviation of every position given all before it
+
+    @checked
+    def sample(
+        self,
+        n: Count,  # blocks
+        length: Count,  # tokens, the first ones of each block
+        generator: torch.Generator | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:  # [n, length, copies]
+        "Independent blocks, on the generator's device unless told otherwise."
+        _check_length(self, length)
+        return self._drawn(n, generator, _device(device, generator), dtype)[:, :length]
+
+    @checked
+    def conditionals(
+        self,
+        z: Tensor,  # [n, length, copies] whole blocks
+        reverse: bool = False,  # given all after it, not all before it
+    ) -> tuple[Tensor, Tensor]:  # means [n, length, copies], standard deviations [length]
+        "Mean and standard deviation of every position given all before it."
+        _check_values(self, z)
+        return self._conditionals(z, reverse)
+
+    @checked
+    def block_entropy(self, length: Annotated[int, Between(0)]) -> float:  # nats
+        "Differential entropy of the first `length` tokens, over all copies."
+        _check_length(self, length)
+        each = self.deviations[:length].double().log() + math.log(2 * math.pi * math.e) / 2
+        return self.copies * each.sum().item()
+
+    @checked
+    def bipartite_mi(self, split: int, length: int) -> float:  # nats
+        "I(first `split` tokens; the others) of the first `length` tokens, over all copies, exactly."
+        if not 1 <= split < length:
+            raise ValueError(f"split {split} is outside the block of {length}: choose 1 <= split < {length}")
+        _check_length(self, length)
+        return self._shared(split, length)
+
+    @checked
+    def two_point_mi(self, distance: Count) -> None:
+        "It depends on the place: see `pair_mi`."
+
+    def pair_mi(self, i, j) -> Tensor:  # positions of one shape, counted from 0; nats of that shape
+        "I(token i; token j) over all copies, exactly."
+        return _shared_by_pairs(self, *_places(self, i, j))
+
+    @abstractmethod
+    def covariance(self, i, j) -> Tensor:  # positions [m], counted from 0; [m]
+        "Covariance of two positions of one copy."
+
+# %% ../nbs/08_gaussian.ipynb #d518495b
+def _shared_by_pairs(process: GaussianProcess, i: Tensor, j: Tensor) -> Tensor:
+    "What two positions share: -log(1 - r²) / 2 for every copy."
+    if (i == j).any():
+        raise ValueError(f"positions {i.tolist()} and {j.tolist()}: choose different ones from 0 to {process.length - 1}")
+    a, b = i.flatten(), j.flatten()
+    between, first, second = process.covariance(a, b), process.covariance(a, a), process.covariance(b, b)
+    return -process.copies / 2 * torch.log1p(-(between**2) / (first * second)).view(i.shape)
 
 # %% ../nbs/08_gaussian.ipynb #08-processes-007
 @checked
@@ -81,46 +131,32 @@ class DenseGaussian(GaussianProcess):
         if not smallest > 0:
             raise ValueError(f"the covariance has the eigenvalue {smallest:.3g}: it must be positive definite")
 
-    @property
-    def length(self) -> int:
-        "Tokens in a block."
-        return len(self.matrix)
+    length = property(lambda self: len(self.matrix), doc="Tokens in a block.")
+    name = property(lambda self: f"Gaussian blocks of {self.length}")
+    deviations = property(lambda self: self._factor.diagonal(), doc="[length] of every position given all before it.")
 
     @cached_property
     def _factor(self) -> Tensor:
         return torch.linalg.cholesky(self.matrix.double())
 
-    def covariance(self, i: Tensor, j: Tensor) -> Tensor:
-        "Covariance of two positions of one copy."
-        i, j = self._places(i, j)
+    def covariance(self, i, j):
+        i, j = _places(self, i, j)
         return self.matrix[i, j].double()
 
-    @checked
-    def bipartite_mi(
-        self,
-        split: int | None = None,  # tokens in X; None: half
-    ) -> float:  # nats
-        "I(first `split` tokens; the others) over all copies: a difference of log-determinants."
-        s, sigma = self._split(split), self.matrix.double()
-        x, y, both = (torch.linalg.slogdet(part)[1] for part in (sigma[:s, :s], sigma[s:, s:], sigma))
+    def _shared(self, split, length):
+        sigma = self.matrix[:length, :length].double()
+        parts = sigma[:split, :split], sigma[split:, split:], sigma
+        x, y, both = (torch.linalg.slogdet(part)[1] for part in parts)
         return (x + y - both).item() * self.copies / 2
 
-    @checked
-    def sample(
-        self,
-        n: Count,  # blocks
-        generator: torch.Generator | None = None,
-        device: str | torch.device | None = None,
-        dtype: torch.dtype = torch.float32,
-    ) -> Tensor:  # [n, length, copies]
-        "Independent blocks, on the generator's device unless told otherwise."
-        noise = _normals((n, self.length, self.copies), generator, device, dtype)
+    def _drawn(self, n, generator, device, dtype):
+        noise = torch.randn((n, self.length, self.copies), generator=generator, device=device, dtype=dtype)
         return self._factor.to(noise) @ noise
 
-    @checked
-    def conditionals(self, z: Tensor) -> tuple[Tensor, Tensor]:  # means [n, length, copies], deviations [length]
-        "Mean and standard deviation of every position given all before it."
-        self._check_values(z)
+    def _conditionals(self, z, reverse):
+        if reverse:  # the process read backwards is another one
+            means, deviations = DenseGaussian(self.matrix.flip(0, 1), self.copies)._conditionals(z.flip(1), False)
+            return means.flip(1), deviations.flip(0)
         factor = self._factor.to(z)
         noise = torch.linalg.solve_triangular(factor, z, upper=False)
         return z - factor.diagonal()[:, None] * noise, factor.diagonal()

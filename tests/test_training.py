@@ -92,7 +92,7 @@ def _metadata(path):
 def test_microbatches_of_one_batch_average_its_gradient():
     "The same sequences, whole or in parts, are the same step."
     class Fixed(GaussianTask):
-        z = SubvolumeGaussian.of_length(16, copies=2).sample(8, torch.Generator().manual_seed(0))
+        z = SubvolumeGaussian.of_length(16, copies=2).sample(8, 16, torch.Generator().manual_seed(0))
         def draw(self, first, n, generator, device):
             z = self.z[first % 8 : first % 8 + n]
             means, stds = self.process.conditionals(z)

@@ -124,7 +124,7 @@ class SantaFe(DiscreteProcess):
             raise ValueError(f"rendering '{self.rendering}' is unknown: choose 'fact' or 'query'")
 
     name = property(lambda self: f"Santa Fe {self.exponent:g}, {self.facts} facts" + ", queries" * (self.step == 2))
-    step = property(lambda self: 2 if self.rendering == "query" else 1, doc="Tokens a mention.")
+    step = period = property(lambda self: 2 if self.rendering == "query" else 1, doc="Tokens a mention.")
     vocabulary = property(lambda self: self.facts + 2 if self.step == 2 else 2 * self.facts)
 
     @cached_property

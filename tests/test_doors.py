@@ -25,7 +25,7 @@ from l2m.processes import (
     process_windows,
     stationary,
 )
-from l2m.readers import Forgetful, Mixed, Opening, Truncated, learner_limits
+from l2m.readers import Forgetful, Mixed, Opening, Truncated
 from l2m.renewals import Renewal, age_table, hazards, repeats, unseen
 from l2m.santa_fe import (
     SantaFe,
@@ -150,7 +150,15 @@ DOORS = {
         (lambda: Opening(URN, None), "tokens is None, expected a whole number"),
         (lambda: process_windows(URN, 8, 0, GENERATOR), "n is 0, expected a whole number, at least 1"),
         (lambda: process_windows("urn", 8, 2, GENERATOR), "process is 'urn', expected a SequenceScorer"),
-        (lambda: learner_limits(URN, FACTS, 2, 4), "learner is a SantaFe, expected a PolyaUrn"),
+        (lambda: URN.limits(FACTS, 2, 4), "the limits of 'Pólya's urn, 3 colours' on 'Santa Fe 0.5, 20 facts' are not known: let it read an urn"),
+        (lambda: FACTS.limits(URN, 2, 4), "are not known: let it read the process itself"),
+        (lambda: Mixed(FACTS, 0.5, (1 / 40,) * 40).limits(FACTS, 2, 4), "let it read an urn, and mix an urn of as many colours"),
+        (lambda: Truncated(FACTS, 2).limits(URN, 2, 4), "let it read a stationary process that is its own scorer behind the window"),
+        (lambda: Truncated(SantaFe(0.5, 20, "query"), 2).limits(SantaFe(0.5, 20, "query"), 2, 4), "let it read a stationary process"),
+        (lambda: Truncated(Mixed(URN, 0.5, (1 / 3,) * 3), 2).limits(URN, 2, 4), "let it read a stationary process"),
+        (lambda: Opening(FACTS, 2).limits(SantaFe(0.6, 20), 2, 4), "let it read the process that is its own scorer behind the opening"),
+        (lambda: Forgetful(FACTS).limits(URN, 2, 4), "let it read 'Santa Fe 0.5, 20 facts'"),
+        (lambda: URN.limits("urn", 2, 4), "source is 'urn', expected a Source"),
     ],
     "formulas": [
         (lambda: check_block(1.0, 4), "split is 1.0, expected a whole number: write 1"),

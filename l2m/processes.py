@@ -67,10 +67,7 @@ class DiscreteProcess(SequenceScorer):
         "Draw independent sequences."
 
     @abstractmethod
-    def block_entropy(
-        self,
-        length: Annotated[int, Between(0)],  # tokens, may be 0
-    ) -> float:  # nats
+    def block_entropy(self, length: Annotated[int, Between(0)]) -> float:  # tokens, may be 0; nats
         "Entropy of a block."
 
     @abstractmethod

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from l2m.information import counts_of_counts, entropy, grassberger_g, mutual_information
-from l2m.ising import IsingLattice, coin_entropy, spin_information
+from l2m.ising import IsingLattice, coin_entropy, correlations, spin_information, window_entropies
 from l2m.models import Shape, build_model, clock, gpt2, known_device, layers_and_width, model_arguments, model_config, parameter_count, state_scalars
 from l2m.ngrams import Adaptive, Ngrams, count_levels, count_ngrams, earlier, fit_strengths
 from l2m.gaussian import DenseGaussian
@@ -203,8 +203,8 @@ DOORS = {
         (lambda: IsingLattice(10**6, 3), "choose a smaller width"),
         (lambda: IsingLattice(3, 3, "hot"), "temperature is 'hot', expected a finite number"),
         (lambda: LATTICE.sample(2, 9, NUMPY), "generator is a numpy.Generator, expected a torch.Generator"),
-        (lambda: LATTICE.window_entropies(1.5), "window is 1.5, expected a whole number"),
-        (lambda: LATTICE.correlations(None), "site is None, expected a whole number"),
+        (lambda: window_entropies(LATTICE.lattice, 1.5), "window is 1.5, expected a whole number"),
+        (lambda: correlations(LATTICE.lattice, None), "site is None, expected a whole number"),
         (lambda: LATTICE.token_logprobs(FLOATS), "expected token ids [batch, n]"),
         (lambda: LATTICE.token_logprobs(torch.tensor([[0, 1]]), "end"), "start is 'end', expected a whole number"),
         (lambda: LATTICE.logprobs(None), "contexts is None, expected a torch.Tensor"),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_SYMBOLS', 'check_block', 'unknown_limits', 'DiscreteProcess', 'process_windows', 'sampled_limits', 'mentions',
-           'divergence', 'beta_binomial', 'PolyaUrn', 'Purse', 'stationary', 'MarkovChain']
+           'divergence', 'PolyaUrn', 'Purse', 'MarkovChain']
 
 # %% ../nbs/08_processes.ipynb #60194110
 import math
@@ -167,7 +167,7 @@ def divergence(
 
 
 @checked
-def beta_binomial(
+def _beta_binomial(
     n: Annotated[int, Between(0)],  # draws
     a: float,  # balls of this colour, any positive number
     b: float,  # other balls
@@ -220,7 +220,7 @@ class PolyaUrn(DiscreteProcess):
 
     def colour_counts(self, n: int) -> np.ndarray:  # [n + 1] probabilities
         "How often one colour comes in n draws."
-        return beta_binomial(n, self.balls, (self.colours - 1) * self.balls)
+        return _beta_binomial(n, self.balls, (self.colours - 1) * self.balls)
 
     def block_entropy(self, length):
         return -self.mean_log_probability(self.colour_counts(length))
@@ -312,7 +312,7 @@ def _transition(rows) -> np.ndarray:  # [states, states]
     return table
 
 
-def stationary(
+def _stationary(
     transition: np.ndarray,  # [states, states] rows add up to 1
 ) -> np.ndarray:  # [states]
     "How often a Markov chain visits each state."
@@ -336,7 +336,7 @@ class MarkovChain(DiscreteProcess):
     @cached_property
     def stationary(self) -> np.ndarray:  # [states]
         "How often each state is visited."
-        return stationary(np.array(self.transition))
+        return _stationary(np.array(self.transition))
 
     def pairs(self, distance: Annotated[int, Between(0)]) -> np.ndarray:  # [states, states] probabilities
         "Joint distribution of two tokens so far apart."

@@ -127,7 +127,7 @@ def test_long_blocks_are_filtered_as_short_ones_are_multiplied(family, reverse, 
     process = FAMILIES[family][0](5, copies=2)
     z = process.sample(2, process.length, torch.Generator().manual_seed(0), dtype=torch.float64)
     multiplied = process.conditionals(z, reverse)
-    monkeypatch.setattr("l2m.hierarchies.SHORT", 0)
+    monkeypatch.setattr("l2m.hierarchies._SHORT", 0)
     for short, long in zip(multiplied, process.conditionals(z, reverse)): assert torch.allclose(short, long, atol=1e-12)
 
 

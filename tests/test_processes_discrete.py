@@ -362,7 +362,7 @@ def test_mixing_santa_fe_with_its_unigram_is_forgetting():
 
 @pytest.mark.parametrize("window", [1, 4, 30])
 def test_a_truncated_scorer_reads_each_window_anew(window, monkeypatch):
-    monkeypatch.setattr("l2m.readers.TOKENS_AT_ONCE", 50)
+    monkeypatch.setattr("l2m.readers._TOKENS_AT_ONCE", 50)
     urn, tokens = PolyaUrn(4, 0.3), PolyaUrn(4, 0.3).sample(6, 20, generator(9))
     naive = torch.stack([urn.token_logprobs(tokens[:, max(0, t - window) : t + 1])[:, -1] for t in range(20)], 1)
     assert torch.equal(Truncated(urn, window).logprobs(tokens)[0], naive)

@@ -2,7 +2,7 @@
 import time
 
 import torch
-from l2m.processes import SubvolumeGaussian
+from l2m.hierarchies import SubvolumeGaussian
 
 COPIES, TOKENS = 64, 16384
 
@@ -24,8 +24,8 @@ def main():
         process = SubvolumeGaussian(layers, COPIES)
         n, length = max(1, TOKENS // process.length), process.length
         generator = torch.Generator().manual_seed(0)
-        both = lambda: process.conditionals(process.sample(n, generator))
-        drawn, whole = seconds(lambda: process.sample(n, generator)), seconds(both)
+        both = lambda: process.conditionals(process.sample(n, length, generator))
+        drawn, whole = seconds(lambda: process.sample(n, length, generator)), seconds(both)
         if length <= 4096:  # the factor of 16,384 takes 2 GB and minutes
             i = torch.arange(length)
             matrix = torch.stack([process.covariance(i, i.roll(-k)) for k in range(length)], 1)

@@ -8,7 +8,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments, logging
 
 import l2m.models as models
 from l2m.models import build_model, transformers_chunk_scan
-from l2m.processes import SubvolumeGaussian
+from l2m.hierarchies import SubvolumeGaussian
 from l2m.training import GaussianTask, Plan, generator_of, train
 
 logging.set_verbosity_error()

@@ -31,7 +31,7 @@ from tqdm.auto import tqdm
 from .arguments import Between, Count, as_array, checked
 from .interface import Task
 from .models import known_device
-from .processes import GaussianProcess
+from .gaussian import GaussianProcess
 from .stores import BLANK_SEAL, Store, check_stamp, fingerprint, stamp, versions, writable, write_atomically
 
 # %% ../nbs/10_training.ipynb #10-training-006
@@ -70,7 +70,8 @@ class GaussianTask:
     def describe(self) -> dict:
         "All that the samples depend on."
         kind = type(self.process).__name__
-        return {"task": kind, "length": self.length, "copies": self.process.copies, "mi": self.process.bipartite_mi()}
+        mi = self.process.bipartite_mi(self.length // 2, self.length)
+        return {"task": kind, "length": self.length, "copies": self.process.copies, "mi": mi}
 
     def check(self, model: nn.Module, sequences: int):
         "Refuse a model for tokens, for other vectors, or for shorter sequences."
@@ -82,7 +83,7 @@ class GaussianTask:
 
     def draw(self, first: int, n: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, ...]:
         "Values, and their exact conditional means and deviations."
-        z = self.process.sample(n, generator, device=device)
+        z = self.process.sample(n, self.length, generator, device=device)
         means, stds = self.process.conditionals(z)
         return z, means, stds[:, None]
 

@@ -4,7 +4,8 @@ import json, os, signal, subprocess, sys, time
 import numpy as np, polars as pl, pytest, torch
 from hypothesis import given, strategies as st
 from l2m.models import build_model
-from l2m.processes import DenseGaussian, SubvolumeGaussian
+from l2m.gaussian import DenseGaussian
+from l2m.hierarchies import SubvolumeGaussian
 from l2m.stores import Store
 from l2m.training import (Checkpoint, DiscreteTask, Diverged, GaussianTask, Plan, TextTask, collapse, evaluate, gaussian_kl, generator_of, measured,
                           smooth, token_nll, train)
@@ -22,7 +23,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from l2m.models import build_model
-from l2m.processes import SubvolumeGaussian
+from l2m.hierarchies import SubvolumeGaussian
 from l2m.training import GaussianTask, Plan, train
 from transformers import logging
 logging.set_verbosity_error()
@@ -91,7 +92,7 @@ def _metadata(path):
 def test_microbatches_of_one_batch_average_its_gradient():
     "The same sequences, whole or in parts, are the same step."
     class Fixed(GaussianTask):
-        z = SubvolumeGaussian.of_length(16, copies=2).sample(8, torch.Generator().manual_seed(0))
+        z = SubvolumeGaussian.of_length(16, copies=2).sample(8, 16, torch.Generator().manual_seed(0))
         def draw(self, first, n, generator, device):
             z = self.z[first % 8 : first % 8 + n]
             means, stds = self.process.conditionals(z)

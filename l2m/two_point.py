@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BYTES_PER_PAIR', 'TOKENS_PER_SHARD', 'LEAST_MEMORY', 'pack', 'count_keys', 'pair_counts', 'PairRuns',
-           'spilled_pair_counts', 'CountSums', 'count_sums', 'tokenizer_fingerprint', 'cached_tokens', 'two_point_mi',
-           'fit_floor', 'TwoPointLaw', 'fit_two_point', 'compare_floors']
+           'spilled_pair_counts', 'bigram_entropy', 'CountSums', 'count_sums', 'tokenizer_fingerprint', 'cached_tokens',
+           'two_point_mi', 'fit_floor', 'TwoPointLaw', 'fit_two_point', 'compare_floors']
 
 # %% ../nbs/05_two_point.ipynb #05-two-point-002
 import json
@@ -28,7 +28,7 @@ from transformers import PreTrainedTokenizerBase
 from .arguments import Between, Count, as_array, checked
 from .corpora import Corpus, document_tokens
 from .information import entropy, grassberger_g
-from .scaling import check_level, check_noise, draws_of, numbers_of, small_sample_stretch
+from .errors import check_level, check_noise, draws_of, numbers_of, small_sample_stretch
 from .stores import Damaged, Store, fingerprint, read_shards, seal, unseal, versions, writable, write_atomically
 
 # %% ../nbs/05_two_point.ipynb #05-two-point-015
@@ -283,6 +283,23 @@ def _packed(
         second = np.roll(second, len(second) // 2)
     group = np.repeat([group for _, group in long], [len(ids) - reach for ids, _ in long])
     return pack(first, second, vocabulary, group, groups)
+
+# %% ../nbs/05_two_point.ipynb #d6e835f8
+@checked
+def bigram_entropy(
+    corpus: Corpus,
+    tokenizer: Callable,  # of transformers
+    *,
+    memory: Count = 2**31,  # bytes for counting; what does not fit is counted on disk
+) -> float:  # nats per bigram
+    "Grassberger entropy of the corpus's pairs of neighbouring tokens."
+    documents = (ids for _, ids in document_tokens(corpus, tokenizer))
+    with tempfile.TemporaryDirectory() as folder:
+        parts = spilled_pair_counts(documents, [1], folder, vocabulary=2**32, memory=memory)
+        counts = [part["count"].to_numpy() for _, part in parts]
+    if not counts:
+        raise ValueError(f"no document of {corpus.name!r} has two tokens: there are no bigrams to count")
+    return entropy(np.concatenate(counts), method="grassberger")
 
 # %% ../nbs/05_two_point.ipynb #05-two-point-024
 @checked

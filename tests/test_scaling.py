@@ -8,7 +8,24 @@ import polars as pl
 import pytest
 from scipy import optimize, stats
 
-from l2m.scaling import EXPONENTS, LAWS, NUMBERS, RANKED, Ranking, Standing, error_covariance, exponent_in_words, fit_laws, fit_on_plain_axes, fit_power_law, rank_laws, ranking_of, small_sample_stretch, smooth_errors, weighted_line
+from l2m.errors import small_sample_stretch
+from l2m.scaling import (
+    EXPONENTS,
+    LAWS,
+    NUMBERS,
+    RANKED,
+    Ranking,
+    Standing,
+    error_covariance,
+    exponent_in_words,
+    fit_laws,
+    fit_on_plain_axes,
+    fit_power_law,
+    rank_laws,
+    ranking_of,
+    smooth_errors,
+    weighted_line,
+)
 
 LENGTHS = 4 * 2 ** np.arange(9)
 A, BETA = 2.27, 0.76

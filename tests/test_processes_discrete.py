@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 from scipy import stats
 
-from l2m.bipartite import bipartite_mi, measure_bipartite
+from l2m.bipartite import measure_bipartite
+from l2m.estimators import bipartite_mi
 from l2m.information import mutual_information
 from l2m.processes import (DiscreteProcess, Forgetful, MarkovChain, Mixed, Opening, PolyaUrn, Purse, Renewal, SantaFe, Truncated, latest_mention, learner_limits, mentions, pairs_at,
                            process_windows)

@@ -23,7 +23,7 @@ from l2m.estimators import (
     VClub,
     bipartite_mi,
     bipartite_terms,
-    cache_information,
+    _cache_information,
     check_estimators,
     controlled,
     extrapolate,
@@ -111,7 +111,7 @@ def test_the_cache_is_the_urn_it_describes(strength):
     "With two equally frequent words and a strength of two it is Pólya's urn with one ball of each colour."
     process = PolyaUrn(2, strength / 2)
     scores = measured(process, process, 40, 0)
-    assert cache_information(scores.token_ids, SPLIT, np.array([0.5, 0.5]), strength) == pytest.approx(bipartite_terms(scores, SPLIT, LENGTH)[1], abs=1e-5)
+    assert _cache_information(scores.token_ids, SPLIT, np.array([0.5, 0.5]), strength) == pytest.approx(bipartite_terms(scores, SPLIT, LENGTH)[1], abs=1e-5)
 
 
 # On text

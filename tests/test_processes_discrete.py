@@ -175,7 +175,7 @@ def test_fingerprints_tell_processes_and_scorers_apart():
 def test_the_estimators_find_their_limits(process, pairing):
     windows = process_windows(process, 48, 3000, generator(6))
     scores = measure_bipartite(process.scorer(), windows, lengths=[4, 12, 48], ratios=[2, 4], batch_size=3000)
-    for row in bipartite_mi(scores, pairing, draws=10).iter_rows(named=True):
+    for row in bipartite_mi(scores, pairing=pairing, draws=10).iter_rows(named=True):
         limit = process.limits(row["split"], row["length"])[row["method"]]
         assert abs(row["mi"] - limit) < 4.5 * row["stderr"], row
 

@@ -28,7 +28,7 @@ def by_ranges():
 
 
 def by_polars():
-    import l2m.counting, polars as pl, pyarrow.parquet as pq
+    import polars as pl, pyarrow.parquet as pq
     before, start = peak(), time.perf_counter()
     merged = pl.scan_parquet(sorted(folder.glob("d1-*.parquet")), glob=False).group_by("key").agg(pl.col("count").sum()).sort("key")
     merged.sink_parquet(folder / "merged.parquet", engine="streaming")

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['BYTES_PER_PAIR', 'check_distances', 'pack', 'count_keys', 'pair_counts', 'PairRuns', 'in_batches', 'batch_keys',
-           'spilled_pair_counts', 'CountSums', 'count_sums', 'pair_information']
+           'spilled_pair_counts', 'CountSums', 'count_sums', 'pair_information', 'bigram_entropy']
 
 # %% ../nbs/05_counting.ipynb #a052b5cc
+import tempfile
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,8 +18,10 @@ import numpy as np
 import polars as pl
 
 from .arguments import Count, checked
-from .information import grassberger_g
+from .corpora import Corpus
+from .information import entropy, grassberger_g
 from .stores import named_folder, seal, unseal, writable, write_atomically
+from .tokens import document_tokens
 
 # %% ../nbs/05_counting.ipynb #231cf84b
 def _ids(tokens) -> np.ndarray:
@@ -339,3 +342,20 @@ def pair_information(
     single = [count_sums(seen := np.flatnonzero(margin), margin[seen], groups).entropies() for margin in margins]
     with np.errstate(invalid="ignore"):
         return single[0] + single[1] - pairs.entropies(), pairs.group_totals
+
+# %% ../nbs/05_counting.ipynb #827045a5
+@checked
+def bigram_entropy(
+    corpus: Corpus,
+    tokenizer: Callable,  # of transformers
+    *,
+    memory: Count = 2**31,  # bytes for counting; what does not fit is counted on disk
+) -> float:  # nats per bigram
+    "Grassberger entropy of the corpus's pairs of neighbouring tokens."
+    documents = (ids for _, ids in document_tokens(corpus, tokenizer))
+    with tempfile.TemporaryDirectory() as folder:
+        parts = spilled_pair_counts(documents, [1], folder, vocabulary=2**32, memory=memory)
+        counts = [part["count"].to_numpy() for _, part in parts]
+    if not counts:
+        raise ValueError(f"no document of {corpus.name!r} has two tokens: there are no bigrams to count")
+    return entropy(np.concatenate(counts), method="grassberger")

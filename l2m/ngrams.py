@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STRENGTHS', 'Level', 'count_levels', 'Ngrams', 'count_ngrams', 'earlier', 'Adaptive', 'fit_strengths']
 
-# %% ../nbs/12_ngrams.ipynb #12-ngrams-003
+# %% ../nbs/12_ngrams.ipynb #4ea4bbc5
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +20,7 @@ from .models import known_device
 from .scoring import SequenceScorer
 from .stores import fingerprint
 
-# %% ../nbs/12_ngrams.ipynb #token-ids
+# %% ../nbs/12_ngrams.ipynb #816bdcaa
 def _token_ids(documents) -> list[Tensor]:
     "Every document as whole numbers along one axis."
     found = []
@@ -50,7 +50,7 @@ def _counted(documents, vocabulary: int) -> list[Tensor]:
         )
     return documents
 
-# %% ../nbs/12_ngrams.ipynb #12-ngrams-009
+# %% ../nbs/12_ngrams.ipynb #119a5867
 class Level(NamedTuple):
     "All n-grams of one length that occurred."
 
@@ -85,7 +85,7 @@ def count_levels(
         number, histories = torch.zeros_like(tokens).masked_scatter(inside, gram), len(keys)
     return levels
 
-# %% ../nbs/12_ngrams.ipynb #12-ngrams-011
+# %% ../nbs/12_ngrams.ipynb #41bd7f1a
 def _before(values: Tensor, fill: int) -> Tensor:
     "Each row moved one place to the right."
     return torch.cat([torch.full_like(values[:, :1], fill), values[:, :-1]], 1)
@@ -132,7 +132,7 @@ def count_ngrams(
         raise ValueError(f"order {order}: give an order >= 1")
     return Ngrams(count_levels(documents, order, vocabulary, device), vocabulary, order)
 
-# %% ../nbs/12_ngrams.ipynb #12-ngrams-021
+# %% ../nbs/12_ngrams.ipynb #529f6702
 @checked
 def earlier(
     grams: Tensor,  # int64 [batch, n] numbers, equal where n-grams are equal
@@ -181,7 +181,7 @@ class Adaptive(SequenceScorer):
             grams = torch.unique(_before(grams, -1) * self.vocabulary + tokens, return_inverse=True)[1]
         return q.log()
 
-# %% ../nbs/12_ngrams.ipynb #12-ngrams-025
+# %% ../nbs/12_ngrams.ipynb #1fdc716e
 STRENGTHS = tuple(4.0**i for i in range(-2, 8))  # the grid: 1/16 … 16,384 tokens
 
 

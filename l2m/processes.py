@@ -6,7 +6,7 @@
 __all__ = ['MOST_SYMBOLS', 'check_block', 'unknown_limits', 'DiscreteProcess', 'process_windows', 'sampled_limits', 'mentions',
            'divergence', 'PolyaUrn', 'Purse', 'MarkovChain']
 
-# %% ../nbs/08_processes.ipynb #60194110
+# %% ../nbs/08_processes.ipynb #a738513e
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from .information import mutual_information
 from .interface import Continuation, Scorer, Source
 from .scoring import SequenceScorer
 
-# %% ../nbs/08_processes.ipynb #check-tokens
+# %% ../nbs/08_processes.ipynb #ab0e4caf
 MOST_SYMBOLS = 2**31  # colours or facts, of which every one takes memory
 
 
@@ -43,7 +43,7 @@ def unknown_limits(
     "The refusal of a reader that does not know what the estimators tend to on a source."
     return ValueError(f"the limits of '{reader.name}' on '{source.name}' are not known: let it read {known}")
 
-# %% ../nbs/08_processes.ipynb #08-processes-042
+# %% ../nbs/08_processes.ipynb #8ed055d0
 class DiscreteProcess(SequenceScorer):
     "A process of tokens that knows its entropies; it is the exact scorer of itself."
 
@@ -102,7 +102,7 @@ class DiscreteProcess(SequenceScorer):
         mutual = self.bipartite_mi(split, length)
         return {"direct": mutual, "vclub": mutual + self.lautum(split, length)}
 
-# %% ../nbs/08_processes.ipynb #process-windows
+# %% ../nbs/08_processes.ipynb #cb289e3b
 @checked
 def process_windows(
     process: SequenceScorer,  # one that samples
@@ -116,7 +116,7 @@ def process_windows(
     names = [str(i) for i in range(n)]
     return Windows(tokens, names, [0] * n, chars, process.name, process.fingerprint, "token ids")
 
-# %% ../nbs/08_processes.ipynb #ec5e189f
+# %% ../nbs/08_processes.ipynb #a116ef1b
 @checked
 def sampled_limits(
     source: Source,
@@ -135,7 +135,7 @@ def sampled_limits(
     sums = {method: values.sum(1) for method, values in terms.items()}
     return {method: (v.mean().item(), v.std().item() / math.sqrt(n)) for method, v in sums.items()}
 
-# %% ../nbs/08_processes.ipynb #08-processes-044
+# %% ../nbs/08_processes.ipynb #bee714dd
 @checked
 def mentions(
     items: Tensor,  # [n, length] integers
@@ -152,7 +152,7 @@ def mentions(
     back = lambda values: torch.empty_like(order).scatter_(1, order, values)
     return back(rank - start), back(order.gather(1, start)), back(torch.where(repeats, order.roll(1, 1), -1))
 
-# %% ../nbs/08_processes.ipynb #08-processes-058
+# %% ../nbs/08_processes.ipynb #b1cdf9b5
 @checked
 def divergence(
     p: np.ndarray,  # a table of probabilities
@@ -178,7 +178,7 @@ def _beta_binomial(
     k = np.arange(n + 1)
     return np.exp(-np.log(n + 1) - betaln(n - k + 1, k + 1) + betaln(k + a, n - k + b) - betaln(a, b))
 
-# %% ../nbs/08_processes.ipynb #08-processes-059
+# %% ../nbs/08_processes.ipynb #8f443c8d
 @checked
 @dataclass(frozen=True)
 class PolyaUrn(DiscreteProcess):
@@ -238,7 +238,7 @@ class PolyaUrn(DiscreteProcess):
         a, m = self.balls, self.colours
         return mutual_information((a + np.eye(m)) / (m * (m * a + 1)))
 
-# %% ../nbs/08_processes.ipynb #9b94d7df
+# %% ../nbs/08_processes.ipynb #b34b3155
 def _learner_limits(learner: PolyaUrn, urn: Source, split: int, length: int) -> dict[str, float]:
     "What the estimators tend to when one urn's model reads another urn."
     if not isinstance(urn, PolyaUrn):
@@ -249,7 +249,7 @@ def _learner_limits(learner: PolyaUrn, urn: Source, split: int, length: int) -> 
     strangers = np.convolve(urn.colour_counts(split), urn.colour_counts(length - split))
     return {"direct": both - x - y, "vclub": both - learner.mean_log_probability(strangers)}
 
-# %% ../nbs/08_processes.ipynb #08-processes-062
+# %% ../nbs/08_processes.ipynb #38952f57
 @checked
 @dataclass(frozen=True)
 class Purse(DiscreteProcess):
@@ -301,7 +301,7 @@ class Purse(DiscreteProcess):
         b = np.array(self.coins)
         return mutual_information(np.stack([1 - b, b]) @ np.stack([1 - b, b]).T / len(b))
 
-# %% ../nbs/08_processes.ipynb #08-processes-070
+# %% ../nbs/08_processes.ipynb #c9062a2c
 def _transition(rows) -> np.ndarray:  # [states, states]
     "Rows of probabilities of one chain, all of whose states meet."
     table = as_array(rows, "transition", 2)
@@ -320,7 +320,7 @@ def _stationary(
     system = np.vstack([transition.T - np.eye(states), np.ones(states)])
     return np.linalg.lstsq(system, np.append(np.zeros(states), 1.0), rcond=None)[0].clip(0)
 
-# %% ../nbs/08_processes.ipynb #08-processes-071
+# %% ../nbs/08_processes.ipynb #dd8c87c4
 @dataclass(frozen=True)
 class MarkovChain(DiscreteProcess):
     "The next token depends on the last one alone: I_BP is constant."

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['two_point_mi', 'fit_floor', 'TwoPointLaw', 'fit_two_point', 'compare_floors']
 
-# %% ../nbs/05_two_point.ipynb #44fc4a0b
+# %% ../nbs/05_two_point.ipynb #a57fb937
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,11 +22,12 @@ from transformers import PreTrainedTokenizerBase
 from .arguments import Between, Count, as_array, checked
 from .corpora import Corpus
 from .counting import BYTES_PER_PAIR, PairRuns, batch_keys, check_distances, count_keys, in_batches, pair_information
-from .scaling import check_level, check_noise, draws_of, numbers_of, small_sample_stretch
+from .errors import check_level, check_noise, draws_of, numbers_of, small_sample_stretch
 from .stores import Store, fingerprint, named_folder, read_shards, versions
 from .token_cache import cached_tokens, tokenizer_fingerprint
+from .information import entropy
 
-# %% ../nbs/05_two_point.ipynb #71452e9c
+# %% ../nbs/05_two_point.ipynb #851958ac
 _KINDS = ("pairs", "floor")  # what is counted at every distance: pairs of one document, and pairs across two
 
 
@@ -58,7 +59,7 @@ class _Plan:
         across = np.random.default_rng([self.seed, number, distance]) if kind == "floor" else None
         return count_keys(batch_keys(batch, distance, self.reach, self.vocabulary, self.groups, across))
 
-# %% ../nbs/05_two_point.ipynb #18f73173
+# %% ../nbs/05_two_point.ipynb #c931dc3c
 def _grouped(documents: Iterable[np.ndarray], plan: _Plan, tally: list) -> Iterator[tuple[np.ndarray, int]]:
     "Documents that are long enough, each with its group; the tally takes the number of tokens of every document."
     held = [0] * plan.groups
@@ -86,7 +87,7 @@ def _count_all(documents: Iterable[tuple[np.ndarray, int]], wanted: list[tuple[i
     for distance, kind in steps:
         yield distance, kind, *pair_information(runs.parts(name(distance, kind)), plan.vocabulary, plan.groups)
 
-# %% ../nbs/05_two_point.ipynb #f95da01e
+# %% ../nbs/05_two_point.ipynb #69175d82
 _LEAST_MEMORY = 2**20  # bytes; with less, batches are of a few tokens, and there is no end of them
 
 
@@ -103,7 +104,7 @@ def _check_memory(plan: _Plan):
             f"{memory / 2**30:,.1f}: choose groups <= {memory // (16 * vocabulary):,}"
         )
 
-# %% ../nbs/05_two_point.ipynb #a653b025
+# %% ../nbs/05_two_point.ipynb #bfac174a
 @checked
 def two_point_mi(
     corpus: Corpus,
@@ -132,7 +133,7 @@ def two_point_mi(
         shards = {d: [store.read(_key(d, kind)) for kind in _KINDS] for d in plan.distances}
     return _estimates(shards, draws, seed)
 
-# %% ../nbs/05_two_point.ipynb #a3af89df
+# %% ../nbs/05_two_point.ipynb #aec9ccbb
 def _fill(store: Store, plan: _Plan, corpus: Corpus, tokens: Iterator[np.ndarray], show: bool):
     "Count what the store lacks."
     missing = lambda: [table for table in plan.tables if _key(*table) not in store]
@@ -152,7 +153,7 @@ def _fill(store: Store, plan: _Plan, corpus: Corpus, tokens: Iterator[np.ndarray
 def _key(distance: int, kind: str) -> str:
     return f"{kind}-{distance:08d}"
 
-# %% ../nbs/05_two_point.ipynb #6f0e70ef
+# %% ../nbs/05_two_point.ipynb #db5739e3
 def _checked_documents(documents, tally: list[int], reach: int, name: str):
     "The same documents; an error where fewer than two are long enough."
     head = list(islice(documents, 2))
@@ -208,7 +209,7 @@ def _estimates(shards: dict[int, list[pl.DataFrame]], draws: int, seed: int) -> 
         .select(columns)
     )
 
-# %% ../nbs/05_two_point.ipynb #27f129d2
+# %% ../nbs/05_two_point.ipynb #7a4b4f50
 def _line(distances: np.ndarray, excess: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Least squares line through log excess [..., distances]: (alpha, A, sum of squares), each [...]."
     x, y = np.log(distances) - np.log(distances).mean(), np.log(excess)
@@ -240,7 +241,7 @@ def fit_floor(
         best, step = np.take_along_axis(gap, loss(gap).argmin(-1)[:, None], 1), step / 8
     return (lowest * (1 - best))[:, 0]
 
-# %% ../nbs/05_two_point.ipynb #7f8ed485
+# %% ../nbs/05_two_point.ipynb #085f84c2
 @dataclass(frozen=True)
 class TwoPointLaw:
     "A fitted law I(d) = A d^-alpha + C."
@@ -268,7 +269,7 @@ class TwoPointLaw:
             + "".join(f"; {note}" for note in self.notes)
         )
 
-# %% ../nbs/05_two_point.ipynb #6a941a79
+# %% ../nbs/05_two_point.ipynb #d0b5ba7c
 def _draws(table: pl.DataFrame, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Distances, estimates [1 + draws, distances] and pooled floors [1 + draws, 1], the estimate first, draws stretched for few groups."
     check_level(level)
@@ -301,7 +302,7 @@ def _resolved(distances: np.ndarray, excess: np.ndarray) -> tuple[int, tuple[str
     note = f"fitted up to d = {distances[max(used - 1, 0)]:.0f}, beyond which the excess over the floor is less than three standard errors"
     return used, (note,) * (used < len(distances))
 
-# %% ../nbs/05_two_point.ipynb #ef5e5d2f
+# %% ../nbs/05_two_point.ipynb #f0cd9c00
 def _fitted_floors(distances: np.ndarray, mi: np.ndarray) -> np.ndarray:  # [1 + draws, 1]; infinite where a draw has no logarithm
     "The fitted floors of the estimate and of every draw."
     if mi[0].min() <= 0:
@@ -346,7 +347,7 @@ def fit_two_point(
         floor, tuple(int(d) for d in distances), level, notes, edge,
     )  # fmt: skip
 
-# %% ../nbs/05_two_point.ipynb #d9443170
+# %% ../nbs/05_two_point.ipynb #4b649225
 @checked
 def compare_floors(
     table: pl.DataFrame,  # from `two_point_mi`

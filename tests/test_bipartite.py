@@ -18,9 +18,19 @@ import torch
 from scipy.special import betaln, comb
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from l2m.bipartite import bigram_entropy, bipartite_mi, bipartite_terms, blocks, check_choices, code_length, groups_of, load_scores, measure_bipartite
+from l2m.bipartite import (
+    blocks,
+    code_length,
+    groups_of,
+    load_scores,
+    measure_bipartite,
+    BipartiteScores,
+    tokens_read,
+)
+from l2m.estimators import bipartite_mi, bipartite_terms
 from l2m.windows import Windows
-from l2m.information import entropy
+from l2m.estimators import BlockEntropies, Direct, NgramCorrected, VClub
+from l2m.interface import Needs
 from l2m.scoring import LanguageModel
 from l2m.stores import Damaged, Store, Unfinished
 
@@ -71,7 +81,7 @@ def urn_truth(split, length):
 @pytest.mark.parametrize("pairing", ["same-y", "paper"])
 def test_the_truth_lies_within_the_error(pairing):
     scores = measure_bipartite(PolyaUrn(), urn_windows(4000, 48, seed=1), lengths=[4, 12, 48], ratios=[2, 3, 4], batch_size=4000)
-    for row in bipartite_mi(scores, pairing).iter_rows(named=True):
+    for row in bipartite_mi(scores, pairing=pairing).iter_rows(named=True):
         truth = urn_truth(row["split"], row["length"])[row["method"]]
         assert abs(row["mi"] - truth) < 4.5 * row["stderr"], row
         assert row["groups"] == 2000 and row["n"] == (4000 if pairing == "same-y" else 2000)
@@ -95,7 +105,7 @@ def test_bootstrap_draws_have_the_standard_error_and_move_together():
     draws = np.stack(rows["replicates"].to_numpy())
     assert np.allclose(draws.std(1), rows["stderr"], rtol=0.06)
     assert np.corrcoef(draws)[0, 1] > 0.3
-    sums = np.array([np.bincount(scores.group[w], t["direct"]) for w, t in (bipartite_terms(scores, L // 2, L) for L in (16, 32))])
+    sums = np.array([np.bincount(scores.group[w], t) for w, t in (bipartite_terms(scores, L // 2, L) for L in (16, 32))])
     assert np.corrcoef(draws)[0, 1] == pytest.approx(np.corrcoef(sums)[0, 1], abs=0.06)
 
 
@@ -157,7 +167,7 @@ def nats(scorer, x, y):
 def test_estimates_equal_plain_averages(llama, shuffles):
     windows, none = llama_windows(n=12), torch.empty(0, dtype=torch.long)
     scores = measure_bipartite(llama, windows, lengths=[4, 24], ratios=[2, 3], shuffles=shuffles, batch_size=5)
-    table = bipartite_mi(scores, bigram_entropy=5.0, ngram_weight=0.25)
+    table = bipartite_mi(scores, [Direct(), VClub(), NgramCorrected(5.0, 0.25)])
     t = windows.tokens
     for ratio, L, s in blocks([4, 24], [2, 3]).iter_rows():
         direct, corrected, vclub = [], [], []
@@ -184,7 +194,7 @@ def test_the_paper_pairing_takes_the_terms_from_two_documents(llama):
         joint = nats(llama, t[i, :12], t[i, 12:])
         direct.append(joint - nats(llama, none, t[j, 12:]))
         vclub.append(joint - nats(llama, t[i, :12], t[j, 12:]))
-    table = bipartite_mi(scores, "paper")
+    table = bipartite_mi(scores, pairing="paper")
     assert table.filter(method="direct")["mi"].item() == pytest.approx(np.mean(direct), abs=1e-5)
     assert table.filter(method="vclub")["mi"].item() == pytest.approx(np.mean(vclub), abs=1e-5)
 
@@ -206,20 +216,6 @@ def test_code_length_counts_every_token_once(llama):
     assert curve["q50"][-1] == pytest.approx(np.median(-last))
     before = np.array([[row[:t].sum() for t in range(16, 24)] for row in scores.chars])
     assert curve["context_chars"][-1] == pytest.approx(before.mean())
-
-
-class Letters:
-    "A tokenizer of single characters."
-    name_or_path = "letters"
-    def __call__(self, texts, **_): return {"input_ids": [[ord(c) for c in t] for t in texts]}
-
-
-def test_bigrams_never_cross_documents(tmp_path, monkeypatch):
-    from l2m import bipartite
-    from l2m.corpora import load_corpus
-    for i, body in enumerate(["abab", "bba", "ab"]): (tmp_path / f"{i}.txt").write_text(body)
-    counts = {"ab": 3, "ba": 2, "bb": 1}
-    assert bigram_entropy(load_corpus(str(tmp_path)), Letters()) == pytest.approx(entropy(np.array(list(counts.values()))))
 
 
 # Groups, faults and bad input
@@ -291,13 +287,45 @@ def test_without_partners_the_direct_terms_are_the_same():
     both, direct = (measure_bipartite(PolyaUrn(), windows, lengths=[8, 32], shuffles=k) for k in (1, 0))
     for split, length in ((4, 8), (16, 32)):
         (rows, terms), (again, more) = (bipartite_terms(scores, split, length) for scores in (both, direct))
-        assert list(more) == ["direct"] and rows.tolist() == again.tolist() == list(range(60))
-        assert np.allclose(terms["direct"], more["direct"])
-    table = bipartite_mi(direct, bigram_entropy=1.0)
+        assert rows.tolist() == again.tolist() == list(range(60))
+        assert np.allclose(terms, more)
+    assert set(bipartite_mi(direct)["method"]) == {"direct"}
+    table = bipartite_mi(direct, [Direct(), NgramCorrected(1.0)])
     assert set(table["method"]) == {"direct", "direct-ngram"} and (table["groups"] == 60).all()      # every document stands alone
     assert direct.tokens == 60 * (32 + 20) and both.tokens == 60 * (32 + 40)
     for wrong in (dict(pairing="paper"), dict(one_way=True)):
         with pytest.raises(ValueError, match="needs partners"): bipartite_mi(direct, **wrong)
+
+
+@pytest.mark.parametrize("needs", [Needs(False, 0), Needs(False, 1), Needs(False, 2), Needs(True, 2)])
+def test_passes_that_nobody_needs_are_not_scored(needs, tmp_path):
+    windows, asked = urn_windows(60, 32, 2), []
+    class Counting(PolyaUrn):
+        def logprobs(self, contexts, continuations=()):
+            asked.append(contexts.numel() + sum(c.tokens.numel() for c in continuations))
+            return super().logprobs(contexts, continuations)
+    options = dict(lengths=[8, 32], store=tmp_path, **needs._asdict())
+    some, whole = measure_bipartite(Counting(), windows, **options), measure_bipartite(PolyaUrn(), windows, lengths=[8, 32], shuffles=needs.shuffles)
+    assert some.passes == load_scores(tmp_path).passes == needs and bool(some.alone) == needs.alone and bool(some.crossed) == bool(needs.shuffles)
+    assert some.tokens == 60 * some.tokens_per_pair == sum(asked) == 60 * (32 + 20 * (needs.alone + needs.shuffles)) and some.tokens_per_pair == tokens_read(some.blocks, needs)
+    estimators = [BlockEntropies(), VClub(needs.shuffles)] if needs.shuffles else [BlockEntropies()]
+    assert bipartite_mi(some, estimators).equals(bipartite_mi(whole, estimators))
+    if not needs.alone:
+        with pytest.raises(ValueError, match="alone: False there, 'nothing' now"): measure_bipartite(PolyaUrn(), windows, **options | dict(alone=True))
+        with pytest.raises(ValueError, match="'direct' needs Y read alone, which was not scored: measure with alone=True"): bipartite_mi(some, [Direct()])
+
+
+def test_the_manifest_names_passes_only_where_they_are_not_the_usual_ones(tmp_path):
+    "So stores from before there was a choice are read, and filled, as they were."
+    for alone in (True, False): measure_bipartite(PolyaUrn(), urn_windows(8, 8, 0), lengths=[8], alone=alone, store=tmp_path / str(alone))
+    there, changed = (Store.open(tmp_path / str(alone)).parameters for alone in (True, False))
+    assert "alone" not in there and changed == there | {"alone": False}
+
+
+def test_scores_carry_the_tokens_they_are_of(tmp_path):
+    windows = urn_windows(12, 16, 0)
+    for scores in (measure_bipartite(PolyaUrn(), windows, lengths=[4, 8], store=tmp_path), load_scores(tmp_path)):
+        assert isinstance(scores, BipartiteScores) and (scores.token_ids == windows.tokens[:, :8].numpy()).all()
 
 
 @pytest.mark.parametrize("shuffles", [0, 1, 2])
@@ -324,7 +352,7 @@ def test_draws_of_unequal_counts_have_the_standard_errors_and_move_together():
     rows = bipartite_mi(scores, draws=4000)
     draws = np.stack(rows["replicates"].to_numpy())
     assert np.isfinite(draws).all() and np.allclose(draws.std(1), rows["stderr"], rtol=0.06)
-    short, long = (bipartite_terms(scores, L // 2, L)[1]["direct"] for L in (16, 32))
+    short, long = (bipartite_terms(scores, L // 2, L)[1] for L in (16, 32))
     expected = np.cov(short[:100], long)[0, 1] / 400 / np.prod(rows["stderr"].to_list())      # only the windows that both lengths share
     assert np.corrcoef(draws)[0, 1] == pytest.approx(expected, abs=0.06)
 
@@ -377,12 +405,13 @@ def test_scorers_and_windows_are_what_they_seem(arguments, message):
     (lambda scores: bipartite_mi(scores, draws=1e3), "draws is 1000.0, expected a whole number, from 2 to 1e+06: write 1000"),
     (lambda scores: bipartite_mi(scores, draws=10**12), "draws is 1000000000000"),
     (lambda scores: bipartite_mi(scores, seed=-1), "seed is -1, expected a whole number, at least 0"),
-    (lambda scores: bipartite_mi(scores, bigram_entropy=math.nan), "bigram_entropy is nan, expected a finite number, at least 0 or None"),
-    (lambda scores: bipartite_mi(scores, bigram_entropy=math.inf), "bigram_entropy is inf"),
-    (lambda scores: bipartite_mi(scores, bigram_entropy=-1.0), "bigram_entropy is -1.0"),
-    (lambda scores: bipartite_mi(scores, bigram_entropy="5"), "bigram_entropy is '5'"),
-    (lambda scores: bipartite_terms(scores, 4, 8, bigram_entropy=np.float64("nan")), "bigram_entropy is np.float64(nan)"),
-    (lambda scores: bipartite_mi(scores, ngram_weight=math.nan), "ngram_weight is nan"),
+    (lambda scores: NgramCorrected(math.nan), "NgramCorrected: bigram_entropy is nan, expected a finite number, at least 0"),
+    (lambda scores: NgramCorrected(math.inf), "bigram_entropy is inf"),
+    (lambda scores: NgramCorrected(-1.0), "bigram_entropy is -1.0"),
+    (lambda scores: NgramCorrected("5"), "bigram_entropy is '5'"),
+    (lambda scores: NgramCorrected(np.float64("nan")), "bigram_entropy is np.float64(nan)"),
+    (lambda scores: NgramCorrected(5.0, math.nan), "weight is nan"),
+    (lambda scores: NgramCorrected(5.0, 1.5), "weight is 1.5, expected a finite number, from 0 to 1"),
     (lambda scores: bipartite_mi(scores, one_way=1), "one_way is 1, expected True or False"),
     (lambda scores: bipartite_mi(bipartite_mi(scores)), "scores is a polars.DataFrame"),
     (lambda scores: bipartite_mi(bipartite_mi(scores).drop("replicates").to_dict()), "expected a BipartiteScores"),
@@ -396,7 +425,6 @@ def test_scorers_and_windows_are_what_they_seem(arguments, message):
     (lambda scores: groups_of("abcdef", 1), "documents is 'abcdef', expected a list of texts"),
     (lambda scores: groups_of([1, 2, 3, 4], 1), "documents is [1, 2, 3, 4], expected a list of texts"),
     (lambda scores: groups_of(list("abcdef"), -1), "shuffles is -1"),
-    (lambda scores: bigram_entropy("sotu", Letters()), "corpus is 'sotu', expected a Corpus"),
     (lambda scores: load_scores(None), "store is None"),
 ])
 def test_nonsense_is_refused_at_the_door(call, message):
@@ -404,24 +432,10 @@ def test_nonsense_is_refused_at_the_door(call, message):
     with pytest.raises(ValueError, match=re.escape(message)): call(scores)
 
 
-def test_a_corpus_without_bigrams_is_named(tmp_path):
-    from l2m.corpora import load_corpus
-    for name in "ab": (tmp_path / f"{name}.txt").write_text(name)
-    with pytest.raises(ValueError, match="has two tokens"): bigram_entropy(load_corpus(str(tmp_path)), Letters())
-    with pytest.raises(ValueError, match="tokenizer is None"): bigram_entropy(load_corpus(str(tmp_path)), None)
-
-
 def test_numpy_numbers_are_numbers(tmp_path):
     windows = urn_windows(8, 8, 0)
     a = measure_bipartite(PolyaUrn(), windows, lengths={np.int64(8): np.int64(8)}, shuffles=np.int64(1), batch_size=np.int32(4), store=tmp_path)
     assert bipartite_mi(a, draws=np.int64(5)).equals(bipartite_mi(measure_bipartite(PolyaUrn(), windows, lengths=[8], batch_size=4, store=tmp_path), draws=5))
-
-
-def test_unknown_pairings_and_weights():
-    scores = measure_bipartite(PolyaUrn(), urn_windows(8, 8, 0), lengths=[8])
-    for function in (bipartite_mi, lambda s, *a, **k: bipartite_terms(s, 4, 8, *a, **k), lambda s, pairing="paper", ngram_weight=0: check_choices(pairing, ngram_weight)):
-        with pytest.raises(ValueError, match="pairing is 'random', expected one of 'same-y', 'paper'"): function(scores, "random")
-        with pytest.raises(ValueError, match="ngram_weight is 1.5, expected a finite number, from 0 to 1"): function(scores, ngram_weight=1.5)
 
 
 def test_a_store_of_other_windows_is_refused(tmp_path):
@@ -537,7 +551,10 @@ def test_a_full_disk_names_the_shard_and_leaves_what_is_whole(tmp_path, monkeypa
 SCRIPT = """
 import sys, time, torch
 from transformers import LlamaConfig, LlamaForCausalLM
-from l2m.bipartite import bipartite_mi, measure_bipartite
+from l2m.bipartite import measure_bipartite
+from l2m.estimators import bipartite_mi
+from l2m.windows import Windows
+from l2m.estimators import bipartite_mi
 from l2m.windows import Windows
 from l2m.scoring import LanguageModel
 torch.manual_seed(0)
@@ -574,7 +591,7 @@ def test_two_processes_started_at_once_end_with_the_same_table(tmp_path):
     peaceful, twice = str(tmp_path / "peaceful"), str(tmp_path / "twice")
     subprocess.run([sys.executable, "-c", SCRIPT, peaceful], check=True)
     script = SCRIPT.replace("-table.parquet", "-table-" + "{}.parquet").replace("sys.argv[1] + ", "sys.argv[1] + ", 1)
-    begin = "import sys, l2m.bipartite, l2m.scoring\nprint('ready', flush=True)\nsys.stdin.readline()\n"
+    begin = "import sys, l2m.estimators, l2m.scoring\nprint('ready', flush=True)\nsys.stdin.readline()\n"
     both = [subprocess.Popen([sys.executable, "-c", begin + script.replace("{}", name), twice], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for name in "ab"]
     for process in both: assert process.stdout.readline() == "ready\n"
     for process in both: print(file=process.stdin, flush=True)
@@ -590,7 +607,8 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_bipartite import PolyaUrn, urn_windows
-from l2m.bipartite import bipartite_mi, measure_bipartite
+from l2m.bipartite import measure_bipartite
+from l2m.estimators import bipartite_mi
 from l2m.runs import provenance, save_table
 root, windows = Path(sys.argv[1]), urn_windows(8, 8, 0)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from scipy import stats
 from scipy.integrate import quad
-from scipy.special import digamma, exp1, gammaln, polygamma
+from scipy.special import digamma, exp1, gammaln
 
 from l2m.information import METHODS, counts_of_counts, entropy, grassberger_g, mutual_information
 

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 from scipy import stats
 
-from l2m.bipartite import bipartite_mi, measure_bipartite
+from l2m.bipartite import measure_bipartite
+from l2m.estimators import bipartite_mi
 from l2m.ising import CRITICAL, IsingLattice, Lattice, coin_entropy, correlations, cut_energy, spin_information, window_entropies
 from l2m.processes import process_windows
 from l2m.interface import Continuation

@@ -4,7 +4,8 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from l2m.bipartite import bipartite_mi, measure_bipartite
+from l2m.bipartite import measure_bipartite
+from l2m.estimators import bipartite_mi
 from l2m.ngrams import STRENGTHS, Adaptive, count_ngrams, earlier, fit_strengths
 from l2m.processes import MarkovChain, PolyaUrn, process_windows
 from l2m.interface import Continuation

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 from scipy import stats
 
-from l2m.bipartite import bipartite_mi, measure_bipartite
+from l2m.bipartite import measure_bipartite
+from l2m.estimators import bipartite_mi
 from l2m.information import mutual_information
 from l2m.processes import DiscreteProcess, MarkovChain, PolyaUrn, Purse, mentions, process_windows
 from l2m.readers import Forgetful, Mixed, Opening, Truncated
@@ -176,7 +177,7 @@ def test_fingerprints_tell_processes_and_scorers_apart():
 def test_the_estimators_find_their_limits(process, pairing):
     windows = process_windows(process, 48, 3000, generator(6))
     scores = measure_bipartite(process, windows, lengths=[4, 12, 48], ratios=[2, 4], batch_size=3000)
-    for row in bipartite_mi(scores, pairing, draws=10).iter_rows(named=True):
+    for row in bipartite_mi(scores, pairing=pairing, draws=10).iter_rows(named=True):
         limit = process.limits(process, row["split"], row["length"])[row["method"]]
         assert abs(row["mi"] - limit) < 4.5 * row["stderr"], row
 

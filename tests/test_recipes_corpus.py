@@ -14,7 +14,8 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 import l2m.named
-from l2m.bipartite import bipartite_mi, measure_bipartite
+from l2m.bipartite import measure_bipartite
+from l2m.estimators import bipartite_mi
 from l2m.corpora import SCHEMES, Corpus, Scheme, load_corpus
 from l2m.named import NAMED, Named
 from l2m.reading import READERS, Document, Entry

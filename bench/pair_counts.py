@@ -6,7 +6,7 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from l2m.corpora import document_tokens, load_corpus
-from l2m.scoring import dequantized, embedded_smollm2
+from l2m.expansion import dequantized, embedded_smollm2
 from l2m.two_point import pair_counts
 
 DISTANCE = 16

@@ -8,7 +8,8 @@ from hypothesis import given, settings, strategies as st
 from l2m.models import (FAMILIES, PAPER, STATES, build_model, chunk_scan, clock, device_bytes, known_device, layers_and_width, model_arguments, model_config,
                         parameter_count, transformers_chunk_scan)
 from l2m.interface import Continuation
-from l2m.scoring import LanguageModel, probe
+from l2m.probe import probe
+from l2m.scoring import LanguageModel
 from transformers import BambaConfig, BambaForCausalLM, GPT2LMHeadModel, Mamba2Config, Mamba2ForCausalLM, logging
 
 logging.set_verbosity_error()

@@ -13,7 +13,10 @@ from transformers import (
 
 from l2m import scoring
 from l2m.interface import Continuation
-from l2m.scoring import LanguageModel, bos_candidates, bos_costs, dequantized, embedded_smollm2, load_scorer, probe
+from l2m.expansion import dequantized, embedded_smollm2
+from l2m.loading import bos_candidates, bos_costs, load_scorer
+from l2m.probe import probe
+from l2m.scoring import LanguageModel
 
 VOCABULARY = 97
 SIZES = dict(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, pad_token_id=0)
@@ -101,7 +104,7 @@ def test_batches_do_not_matter(build):
 def test_the_head_in_chunks_is_the_head(monkeypatch):
     scorer, contexts = scorer_of(gemma2), text(1, 3, 30)
     whole = scorer.logprobs(contexts)[0]
-    monkeypatch.setattr(scoring, "LOGITS_AT_ONCE", 5 * VOCABULARY)
+    monkeypatch.setattr(scoring, "_LOGITS_AT_ONCE", 5 * VOCABULARY)
     torch.testing.assert_close(scorer.logprobs(contexts)[0], whole, rtol=0, atol=1e-5)
 
 
@@ -393,7 +396,7 @@ def test_every_weight_counts():
 
 
 def test_large_weights_are_read_to_their_end(monkeypatch):
-    monkeypatch.setattr(scoring, "PIECE", 100)
+    monkeypatch.setattr(scoring, "_PIECE", 100)
     scorer = scorer_of(llama)
     prints = {scorer.fingerprint}
     for at in (-1, -30, 0):

@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .arguments import checked
-from .interface import Continuation
 from .scoring import LanguageModel, check_finite
+from .testing import read_in_parts, with_another_end
 
 # %% ../nbs/03_probe.ipynb #e8386cd1
 _ROUNDINGS = 4  # units of rounding within which two ways to one number agree
@@ -78,9 +78,8 @@ def _rounding(scorer: LanguageModel, ids: Tensor, truth: Tensor) -> Tensor:
 def _ways_agree(scorer: LanguageModel, ids: Tensor) -> bool:
     "Whether scores in one piece and in two are the model's own, up to rounding."
     half, truth = ids.shape[1] // 2, _plain_logprobs(scorer, ids)
-    whole, (part,) = scorer.logprobs(ids, [Continuation(half, ids[:, half:])])
-    first = scorer.logprobs(ids[:, :half])[0]
-    pairs = [(whole[:, 1:], truth), (part, truth[:, half - 1 :]), (first[:, 1:], truth[:, : half - 1])]
+    whole, first, second = read_in_parts(scorer, ids, half)
+    pairs = [(whole[:, 1:], truth), (first[:, 1:], truth[:, : half - 1]), (second, truth[:, half - 1 :])]
     tolerance = _ROUNDINGS * _rounding(scorer, ids, truth)
     return all((a - b).abs().mean() <= tolerance for a, b in pairs)
 
@@ -88,7 +87,7 @@ def _ways_agree(scorer: LanguageModel, ids: Tensor) -> bool:
 def _sees_the_future(scorer: LanguageModel, ids: Tensor) -> bool:
     "Whether the first half's log-probabilities change with the second half."
     half, truth = ids.shape[1] // 2, _plain_logprobs(scorer, ids)
-    other = torch.cat([ids[:, :half], (ids[:, half:] + 1) % scorer.vocabulary], 1)
+    other = with_another_end(ids, (ids + 1) % scorer.vocabulary, half)
     change = (_plain_logprobs(scorer, other) - truth)[:, : half - 1].abs().mean()
     return bool(change > _ROUNDINGS * _rounding(scorer, ids, truth))
 

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from .arguments import checked
-from .interface import Continuation
+from .arguments import checked, fits
+from .interface import Continuation, Scorer
 from .stores import fingerprint
 
 # %% ../nbs/03_scoring.ipynb #m7
@@ -48,6 +48,25 @@ def check_tokens(tokens: Tensor, scorer: "SequenceScorer"):
         raise ValueError(
             f"token id {low if low < 0 else top} is not in the vocabulary of '{scorer.name}' ({scorer.vocabulary} tokens): "
             "pass token ids of its own"
+        )
+
+
+def _check_places(scorer: Scorer, contexts: Tensor, continuations: Sequence[Continuation]):
+    "Refuse continuations of another batch, splits outside the context, and what is longer than is read."
+    shapes = [tuple(t.shape) for t in (contexts, *(c.tokens for c in continuations))]
+    if any(0 in shape or shape[0] != len(contexts) for shape in shapes):
+        raise ValueError(f"shapes {shapes}: contexts and continuations need the same batch and at least one token")
+    for c in continuations:
+        if not fits(c.split, int) or not 0 <= c.split <= contexts.shape[1]:
+            raise ValueError(
+                f"split {c.split} lies outside the context of {contexts.shape[1]} tokens: "
+                f"choose a whole number, 0 <= split <= {contexts.shape[1]}"
+            )
+    longest = max([contexts.shape[1], *(c.split + c.tokens.shape[1] for c in continuations)])
+    inputs = longest - 1 + (scorer.bos is not None)  # the last token is predicted, never read
+    if scorer.context_limit is not None and inputs > scorer.context_limit:
+        raise ValueError(
+            f"{longest} tokens exceed the {scorer.context_limit}-token context of '{scorer.name}': choose shorter lengths"
         )
 
 # %% ../nbs/03_scoring.ipynb #e6e86173
@@ -84,7 +103,9 @@ class SequenceScorer(ABC):
         continuations: Sequence[Continuation] = (),  # what to put after their first tokens
     ) -> tuple[Tensor, list[Tensor]]:  # [batch, n], and [batch, m] for every continuation
         "The method of the protocol `Scorer`."
-        check_tokens(contexts, self)
+        for tokens in (contexts, *(c.tokens for c in continuations)):
+            check_tokens(tokens, self)
+        _check_places(self, contexts, continuations)
         whole = [torch.cat([contexts[:, : c.split], c.tokens], 1) for c in continuations]
         return self.token_logprobs(contexts), [
             self.token_logprobs(w)[:, c.split :] for w, c in zip(whole, continuations)
@@ -163,21 +184,7 @@ def _check_readable(scorer: "LanguageModel", contexts: Tensor, continuations: Se
         if not isinstance(t, Tensor) or t.ndim != 2 or t.is_floating_point() or t.is_complex() or t.dtype == torch.bool:
             given = f"a {t.dtype} of shape {tuple(t.shape)}" if isinstance(t, Tensor) else f"a {type(t).__name__}"
             raise ValueError(f"{given} is no table of tokens: give whole numbers [batch, tokens], one text as ids[None]")
-    if any(0 in t.shape or len(t) != len(contexts) for t in ids):
-        shapes = [tuple(t.shape) for t in ids]
-        raise ValueError(f"shapes {shapes}: contexts and continuations need the same batch and at least one token")
-    for c in continuations:
-        if isinstance(c.split, bool) or not hasattr(c.split, "__index__") or not 0 <= c.split <= contexts.shape[1]:
-            raise ValueError(
-                f"split {c.split} lies outside the context of {contexts.shape[1]} tokens: "
-                f"choose a whole number, 0 <= split <= {contexts.shape[1]}"
-            )
-    longest = max([contexts.shape[1], *(c.split + c.tokens.shape[1] for c in continuations)])
-    inputs = longest - 1 + (scorer.bos is not None)  # the last token is predicted, never read
-    if scorer.context_limit is not None and inputs > scorer.context_limit:
-        raise ValueError(
-            f"{longest} tokens exceed the {scorer.context_limit}-token context of '{scorer.name}': choose shorter lengths"
-        )
+    _check_places(scorer, contexts, continuations)
     low, top = min(int(t.min()) for t in ids), max(int(t.max()) for t in ids)
     if low < 0 or top >= scorer.vocabulary:
         raise ValueError(

@@ -172,7 +172,7 @@ def test_every_promise_has_a_mutant():
 def test_what_is_read_alone_may_be_an_end():
     "A lattice takes it for one, and the kit has to be told."
     with pytest.raises(ValueError, match="breaks the promise 'in place'"): check_scorer(LATTICE, LATTICE.sample(3, 12, generator()))
-    leaning = every(lambda c, a, plain, found: (plain, [f if k.split else f - 0.1 * (1 + c[:, :1]) for k, f in zip(a, found)]))
+    leaning = every(lambda c, a, plain, found: (plain, [f if k.split else f - 0.1 * (1 + c.sum(1, keepdim=True)) for k, f in zip(a, found)]))
     with pytest.raises(ValueError, match="breaks the promise 'in place', that .* at split 0 by"): check_scorer(leaning, opens=False)
 
 

@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['CHUNK', 'FAMILIES', 'STATES', 'MOST_LAYERS', 'SIZES', 'PAPER', 'transformers_chunk_scan', 'TRAINING_BYTES', 'Shape',
            'gpt2', 'llama', 'sliding', 'mamba', 'mamba2', 'linear', 'hybrid', 'layers_and_width', 'model_config',
-           'chunk_scan', 'use_chunk_scan', 'clock', 'VectorModel', 'known_device', 'device_bytes', 'parameter_count',
-           'build_model', 'model_arguments', 'state_scalars']
+           'chunk_scan', 'use_chunk_scan', 'clock', 'VectorModel', 'parameter_count', 'build_model', 'model_arguments',
+           'state_scalars']
 
 # %% ../nbs/09_models.ipynb #09-models-003
 import importlib.util
 import math
-import os
 import re
 from dataclasses import dataclass
 from typing import Annotated
@@ -35,6 +34,7 @@ from transformers.models.bamba import modeling_bamba
 from transformers.models.mamba2 import modeling_mamba2
 
 from .arguments import Between, Count, checked
+from .devices import device_bytes, known_device
 from .state import history_state
 
 # %% ../nbs/09_models.ipynb #09-models-006
@@ -285,28 +285,6 @@ class VectorModel(nn.Module):
         return means, F.softplus(scales) + 1e-4
 
 # %% ../nbs/09_models.ipynb #09-models-023
-@checked
-def known_device(
-    device: str | torch.device,  # "cpu", "cuda", "cuda:1", "mps"; "meta" for shapes without numbers
-) -> torch.device:
-    "The device, if this machine has it."
-    try:
-        device = torch.device(device)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        has = ["cpu"] + ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
-        raise ValueError(f"device '{device}' is not on this machine: choose one of {has}") from None
-    return device
-
-
-@checked
-def device_bytes(device: torch.device) -> float:
-    "Memory of a device."
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[1]
-    return torch.inf if device.type == "meta" else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 TRAINING_BYTES = 16  # a parameter in float32: weight, gradient, two averages
 
 # %% ../nbs/09_models.ipynb #09-models-024
@@ -332,7 +310,7 @@ def build_model(
     "A model with fresh weights."
     if (vocabulary is None) == (copies is None):
         raise ValueError(f"vocabulary={vocabulary}, copies={copies}: give one of them, at least 1, tokens or vectors")
-    device = known_device(device)
+    device = known_device(device, meta=True)
     config = model_config(name, size, length=length, state=state, vocabulary=vocabulary or 0)
     if name in ("mamba2", "hybrid"):
         use_chunk_scan()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .arguments import Count, checked
-from .models import known_device
+from .devices import known_device
 from .scoring import SequenceScorer
 from .stores import fingerprint
 

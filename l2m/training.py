@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 
 from .arguments import Between, Count, as_array, checked
 from .interface import Task
-from .models import known_device
+from .devices import known_device
 from .processes import GaussianProcess
 from .stores import BLANK_SEAL, Store, check_stamp, fingerprint, stamp, versions, writable, write_atomically
 

@@ -10,7 +10,18 @@ import torch
 
 from l2m.information import counts_of_counts, entropy, grassberger_g, mutual_information
 from l2m.ising import IsingLattice, coin_entropy, spin_information
-from l2m.models import Shape, build_model, clock, gpt2, known_device, layers_and_width, model_arguments, model_config, parameter_count, state_scalars
+from l2m.devices import known_device
+from l2m.models import (
+    Shape,
+    build_model,
+    clock,
+    gpt2,
+    layers_and_width,
+    model_arguments,
+    model_config,
+    parameter_count,
+    state_scalars,
+)
 from l2m.ngrams import Adaptive, Ngrams, count_levels, count_ngrams, earlier, fit_strengths
 from l2m.processes import (
     DenseGaussian,

@@ -5,8 +5,20 @@ from pathlib import Path
 
 import pytest, torch, yaml
 from hypothesis import given, settings, strategies as st
-from l2m.models import (FAMILIES, PAPER, STATES, build_model, chunk_scan, clock, device_bytes, known_device, layers_and_width, model_arguments, model_config,
-                        parameter_count, transformers_chunk_scan)
+from l2m.devices import device_bytes, known_device
+from l2m.models import (
+    FAMILIES,
+    PAPER,
+    STATES,
+    build_model,
+    chunk_scan,
+    clock,
+    layers_and_width,
+    model_arguments,
+    model_config,
+    parameter_count,
+    transformers_chunk_scan,
+)
 from l2m.interface import Continuation
 from l2m.probe import probe
 from l2m.scoring import LanguageModel

@@ -238,9 +238,9 @@ def test_a_spoilt_folder_is_one_clear_error(folder, spoil, message):
 @pytest.mark.parametrize("arguments, message", [
     (dict(model="no-such/model"), "model 'no-such/model' cannot be loaded"),
     (dict(model=""), "model is .*: name a model, a folder or a GGUF file"),
-    (dict(model="smollm2-135m", device="cuda:7"), "device 'cuda:7' is not there"),
-    (dict(model="smollm2-135m", device="abacus"), "device 'abacus' is not there"),
-    (dict(model="smollm2-135m", device="meta"), "device 'meta' is not there"),
+    (dict(model="smollm2-135m", device="cuda:7"), "device 'cuda:7' is not on this machine: choose one of"),
+    (dict(model="smollm2-135m", device="abacus"), "device 'abacus' is not on this machine: choose one of"),
+    (dict(model="smollm2-135m", device="meta"), "device 'meta' is not on this machine: choose one of"),
     (dict(model="smollm2-135m", device=7), "device is 7, expected text or a torch.device"),
     (dict(model="smollm2-135m", dtype="float3"), "dtype 'float3' is unknown: choose 'auto', 'float64', 'float32', 'bfloat16', 'float16'"),
     (dict(model="smollm2-135m", dtype="int8"), "dtype 'int8' is unknown"),

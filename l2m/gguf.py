@@ -77,24 +77,32 @@ def gguf_head(
         raise FileNotFoundError(f"no GGUF file '{path}': check the name")
     if path.is_dir():
         inside = sorted(p.name for p in path.glob("*.gguf"))
-        raise ValueError(f"'{path}' is a folder without config.json: name a file in it" + f", one of {inside}" * bool(inside))
+        raise ValueError(
+            f"'{path}' is a folder without config.json: name a file in it" + f", one of {inside}" * bool(inside)
+        )
     with open(path, "rb") as file:
         if (magic := file.read(4)) != b"GGUF":
             what = f"begins with {magic!r}" if magic else "is empty"
-            raise ValueError(f"'{path}' is not a GGUF file, it {what}: name a GGUF file, or the folder of a safetensors model")
+            raise ValueError(
+                f"'{path}' is not a GGUF file, it {what}: name a GGUF file, or the folder of a safetensors model"
+            )
         with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
             try:
                 keys, tensors, starts = _read_head(_Bytes(data))
                 last = max((starts + at + _bytes(n, kind) for n, kind, at in tensors.values()), default=0)
             except (struct.error, KeyError, ArithmeticError, MemoryError) as error:
-                raise ValueError(f"'{path}' cannot be read as GGUF ({error}): it may be cut short; download it again") from None
+                raise ValueError(
+                    f"'{path}' cannot be read as GGUF ({error}): it may be cut short; download it again"
+                ) from None
             except ValueError as error:
                 raise ValueError(f"'{path}': {error}") from None
             if last > len(data):
-                raise ValueError(f"'{path}' cannot be read as GGUF: it is cut short by {last - len(data):,} bytes; download it again")
+                raise ValueError(
+                    f"'{path}' cannot be read as GGUF: it is cut short by {last - len(data):,} bytes; download it again"
+                )
     return GGUF(keys, tensors)
 
-
+# %% ../nbs/03_gguf.ipynb #read-the-head
 def _read_head(file: _Bytes) -> tuple[dict, dict, int]:
     "Keys, tensors, and the place from which tensors are counted."
     _, version, n_tensors, n_keys = file.take("I") + file.take("I") + file.take("Q") + file.take("Q")
@@ -214,7 +222,9 @@ def _unread_keys(gguf: GGUF, config: PreTrainedConfig) -> list[str]:
     for name, granted in _TAKEN_FOR_GRANTED.items() if not found else ():
         told = _FACTS[name](config)
         if gguf.own(name) is None and told and not _same(granted(gguf), told):
-            found.append(f"'{prefix}{name}' is not said, which stands for {granted(gguf)}, and transformers takes {told}")
+            found.append(
+                f"'{prefix}{name}' is not said, which stands for {granted(gguf)}, and transformers takes {told}"
+            )
     return found
 
 
@@ -227,7 +237,14 @@ def _stretched(config: PreTrainedConfig, gguf: GGUF) -> PreTrainedConfig:
     return config
 
 # %% ../nbs/03_gguf.ipynb #m38
-_SPLITS_LIKE_GPT2 = {"gpt-2", "smollm", "mpt", "olmo", "jais", "trillion"}  # smollm: single digits, as its tokens are anyway
+_SPLITS_LIKE_GPT2 = {
+    "gpt-2",
+    "smollm",
+    "mpt",
+    "olmo",
+    "jais",
+    "trillion",
+}  # smollm: single digits, as its tokens are anyway
 
 
 def _unread_text(gguf: GGUF, tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -271,7 +288,9 @@ def _check_whole(path: Path, gguf: GGUF):
             "join all of them first, with llama-gguf-split --merge, or give the model's safetensors"
         )
     if (told := gguf.keys.get("split.tensors.count", len(gguf.tensors))) != len(gguf.tensors):
-        raise ValueError(f"'{path}' holds {len(gguf.tensors)} tensors, 'split.tensors.count' is {told}: download it again")
+        raise ValueError(
+            f"'{path}' holds {len(gguf.tensors)} tensors, 'split.tensors.count' is {told}: download it again"
+        )
     if lacking := sorted(name for name in _NEEDED if gguf.own(name) is None):
         raise ValueError(f"'{path}' lacks the key '{gguf.keys['general.architecture']}.{lacking[0]}': convert it anew")
     right = {"general.type": ["model"], "general.quantization_version": [2], "tokenizer.ggml.model": ["gpt2", "llama"]}
@@ -302,5 +321,7 @@ def read_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             ) from error
     if unread:
         more = f", and {len(unread) - 4} more" * (len(unread) > 4)
-        raise ValueError(f"'{path}' is not what would be loaded: {'; '.join(unread[:4])}{more}. Give the model's safetensors")
+        raise ValueError(
+            f"'{path}' is not what would be loaded: {'; '.join(unread[:4])}{more}. Give the model's safetensors"
+        )
     return model, tokenizer

@@ -116,7 +116,9 @@ def load_language_model(
     place: str | Path,  # a folder, or a name on the Hub
 ) -> LanguageModel:
     "What transformers finds at a place, probed and with its BOS chosen."
-    origin = dict(source=str(place), name=wanted.model, revision=wanted.revision, trust_remote_code=wanted.trust_remote_code)
+    origin = dict(
+        source=str(place), name=wanted.model, revision=wanted.revision, trust_remote_code=wanted.trust_remote_code
+    )
     tokenizer = _load(AutoTokenizer, **origin)
     tokenizer.name_or_path = wanted.model  # not a folder of this machine
     start = None if wanted.bos == "auto" else _bos(wanted.bos, tokenizer)
@@ -125,7 +127,9 @@ def load_language_model(
     network, info = _load(AutoModelForCausalLM, **origin, **options)
     if info["missing_keys"]:
         missing = ", ".join(sorted(info["missing_keys"])[:3])
-        raise ValueError(f"model '{wanted.model}' lacks weights ({missing}…): its files are not a causal language model's")
+        raise ValueError(
+            f"model '{wanted.model}' lacks weights ({missing}…): its files are not a causal language model's"
+        )
     scorer = LanguageModel(network if wanted.device_map else network.to(wanted.device), tokenizer, wanted.model, start)
     probe(scorer)
     return scorer.with_bos(_bos(next(iter(bos_costs(scorer))), tokenizer)) if wanted.bos == "auto" else scorer
@@ -165,7 +169,9 @@ class Scheme(NamedTuple):
 def _load_from_hub(wanted: Wanted) -> Scorer:
     if wanted.path.is_absolute() or wanted.model.startswith((".", "~")) or wanted.model.count("/") > 1:
         choices = ", ".join(map(repr, EMBEDDED))
-        raise FileNotFoundError(f"no model at '{wanted.model}': give {choices}, a folder, a GGUF file or a name on the Hub")
+        raise FileNotFoundError(
+            f"no model at '{wanted.model}': give {choices}, a folder, a GGUF file or a name on the Hub"
+        )
     return load_language_model(wanted, wanted.model)
 
 
@@ -205,5 +211,7 @@ def load_scorer(
         str(model), place, known_dtype(dtype, place), bos, device_map, attn_implementation, revision, trust_remote_code
     )
     if not wanted.model.strip():
-        raise ValueError(f"model is {wanted.model!r}: name a model, a folder or a GGUF file ('.' is the folder you are in)")
+        raise ValueError(
+            f"model is {wanted.model!r}: name a model, a folder or a GGUF file ('.' is the folder you are in)"
+        )
     return next(scheme.load(wanted) for scheme in reversed(SCHEMES.values()) if scheme.knows(wanted))

@@ -183,7 +183,9 @@ def _check_readable(scorer: "LanguageModel", contexts: Tensor, continuations: Se
     for t in ids:
         if not isinstance(t, Tensor) or t.ndim != 2 or t.is_floating_point() or t.is_complex() or t.dtype == torch.bool:
             given = f"a {t.dtype} of shape {tuple(t.shape)}" if isinstance(t, Tensor) else f"a {type(t).__name__}"
-            raise ValueError(f"{given} is no table of tokens: give whole numbers [batch, tokens], one text as ids[None]")
+            raise ValueError(
+                f"{given} is no table of tokens: give whole numbers [batch, tokens], one text as ids[None]"
+            )
     _check_places(scorer, contexts, continuations)
     low, top = min(int(t.min()) for t in ids), max(int(t.max()) for t in ids)
     if low < 0 or top >= scorer.vocabulary:

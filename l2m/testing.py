@@ -81,7 +81,10 @@ class _Trial:
     def after(self) -> list[Continuation]:
         "Continuations at every split, where there is room."
         n, third = self.texts.shape[1], self.texts.roll(-1, 0)
-        long = [Continuation(s, self.others[:, s:] if s < n else self.others[:, : min(4, self.room - n)]) for s in self.places]
+        long = [
+            Continuation(s, self.others[:, s:] if s < n else self.others[:, : min(4, self.room - n)])
+            for s in self.places
+        ]
         short = [Continuation(s, third[:, s : s + 1 + n // 3]) for s in self.places if s < n]
         return [c for c in (*long, *short) if c.tokens.shape[1]]
 
@@ -120,7 +123,10 @@ def _provenance(t: _Trial) -> Iterator[str]:
 def _shapes(t: _Trial) -> Iterator[str]:
     "it returns one logarithm a token, for contexts and for every continuation"
     plain, found = t.scorer.logprobs(t.texts, t.after)
-    shapes = [(tuple(t.texts.shape), plain), *((tuple(c.tokens.shape), logprobs) for c, logprobs in zip(t.after, found))]
+    shapes = [
+        (tuple(t.texts.shape), plain),
+        *((tuple(c.tokens.shape), logprobs) for c, logprobs in zip(t.after, found)),
+    ]
     if len(found) != len(t.after):
         yield f"{len(found)} answers to {len(t.after)} continuations"
     for expected, given in shapes:

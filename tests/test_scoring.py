@@ -14,7 +14,7 @@ from transformers import (
 from l2m import scoring
 from l2m.interface import Continuation
 from l2m.expansion import dequantized, embedded_smollm2
-from l2m.loading import bos_candidates, bos_costs, load_scorer
+from l2m.loading import SCHEMES, Scheme, bos_candidates, bos_costs, load_scorer
 from l2m.probe import probe
 from l2m.scoring import LanguageModel
 
@@ -275,6 +275,16 @@ def test_a_folder_by_any_name(folder, monkeypatch):
     (named / "config.json").unlink()
     with pytest.raises(ValueError, match="named.gguf' is a folder without config.json"): load_scorer(named)
     with pytest.raises(ValueError, match="model.safetensors' is not a GGUF file.*the folder of a safetensors model"): load_scorer(named / "model.safetensors")
+
+
+def test_a_new_kind_of_source_is_one_entry(monkeypatch, folder):
+    "It is asked before the kinds that know any name or any folder, and is given what was checked."
+    asked = []
+    monkeypatch.setitem(SCHEMES, "server", Scheme(lambda wanted: wanted.model.startswith("http://"), lambda wanted: asked.append(wanted) or scorer_of(gpt2)))
+    assert load_scorer("http://localhost:8000/v1", device="cpu", dtype="float32", revision="a").name == "gpt2"
+    assert [(w.model, w.device, w.dtype, w.bos, w.revision) for w in asked] == [("http://localhost:8000/v1", torch.device("cpu"), torch.float32, "auto", "a")]
+    assert load_scorer(folder, bos=1).name == str(folder) and len(asked) == 1
+    with pytest.raises(ValueError, match="device 'abacus'"): load_scorer("http://localhost:8000/v1", device="abacus")
 
 
 def test_an_attention_that_is_not_there(folder):

@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 
 from l2m.corpora import load_corpus
 from l2m.tokens import document_tokens
-from l2m.scoring import dequantized, embedded_smollm2
+from l2m.expansion import dequantized, embedded_smollm2
 from l2m.counting import pair_counts
 
 DISTANCE = 16

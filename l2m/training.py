@@ -7,7 +7,7 @@ __all__ = ['LOOK', 'COLUMNS', 'gaussian_kl', 'GaussianTask', 'token_nll', 'Sourc
            'generator_of', 'Checkpoint', 'Diverged', 'train', 'Evaluation', 'evaluate', 'smooth', 'measured',
            'Collapse', 'collapse']
 
-# %% ../nbs/10_training.ipynb #10-training-003
+# %% ../nbs/10_training.ipynb #47cb68c6
 import io
 import json
 import shutil
@@ -30,11 +30,11 @@ from tqdm.auto import tqdm
 
 from .arguments import Between, Count, as_array, checked
 from .interface import Task
-from .models import known_device
+from .devices import known_device
 from .gaussian import GaussianProcess
 from .stores import BLANK_SEAL, Store, check_stamp, fingerprint, stamp, versions, writable, write_atomically
 
-# %% ../nbs/10_training.ipynb #10-training-006
+# %% ../nbs/10_training.ipynb #2b9f2648
 @checked
 def gaussian_kl(
     mean: Tensor,  # of the truth, any shape
@@ -45,7 +45,7 @@ def gaussian_kl(
     "KL divergence between two normal distributions."
     return (q_std / std).log() + (std**2 + (mean - q_mean) ** 2) / (2 * q_std**2) - 0.5
 
-# %% ../nbs/10_training.ipynb #10-training-009
+# %% ../nbs/10_training.ipynb #a6ded313
 def _check_length(model: nn.Module, length: int):
     names = ("n_positions", "max_position_embeddings")
     longest = next((v for name in names if (v := getattr(model.config, name, None))), length)
@@ -54,7 +54,7 @@ def _check_length(model: nn.Module, length: int):
             f"sequences of {length} tokens exceed the {longest} that the model was built for: build it with length={length}"
         )
 
-# %% ../nbs/10_training.ipynb #10-training-010
+# %% ../nbs/10_training.ipynb #76753870
 @checked
 @dataclass(frozen=True, eq=False)
 class GaussianTask:
@@ -94,7 +94,7 @@ class GaussianTask:
         nll = q_stds.log() + 0.5 * np.log(2 * np.pi) + ((z - q_means) / q_stds) ** 2 / 2
         return {"kl": gaussian_kl(means, stds, q_means, q_stds).mean(-1), "nll": nll.mean(-1)}
 
-# %% ../nbs/10_training.ipynb #source
+# %% ../nbs/10_training.ipynb #2b98e24a
 @checked
 def token_nll(
     model: Callable,  # causal LM whose last token begins a sequence
@@ -119,7 +119,7 @@ class Source(Protocol):
     def token_logprobs(self, tokens: Tensor) -> Tensor:
         "log p of every token given those before it."
 
-# %% ../nbs/10_training.ipynb #10-training-012
+# %% ../nbs/10_training.ipynb #30ad737f
 def _check_vocabulary(model: nn.Module, vocabulary: int):
     if hasattr(model, "copies") or model.config.vocab_size != vocabulary + 1:
         raise ValueError(
@@ -158,7 +158,7 @@ class DiscreteTask:
         decided = (batch[1] > -1e-9).float()
         return {"kl": nll + batch[1], "nll": nll, "decided_nll": nll * decided, "decided": decided}
 
-# %% ../nbs/10_training.ipynb #10-training-013
+# %% ../nbs/10_training.ipynb #e97179ec
 @checked
 @dataclass(frozen=True, eq=False)
 class TextTask:
@@ -200,7 +200,7 @@ class TextTask:
         "NLL."
         return {"nll": token_nll(model, batch[0])}
 
-# %% ../nbs/10_training.ipynb #10-training-015
+# %% ../nbs/10_training.ipynb #ebf8cdb1
 @checked
 @dataclass(frozen=True)
 class Plan:
@@ -243,7 +243,7 @@ def generator_of(device: str | torch.device, *place: int | str) -> torch.Generat
     device = known_device(device) if isinstance(device, str) else device
     return torch.Generator(device).manual_seed(int(fingerprint(json.dumps(place)), 16) >> 1)
 
-# %% ../nbs/10_training.ipynb #10-training-018
+# %% ../nbs/10_training.ipynb #4274a386
 def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
 
@@ -294,7 +294,7 @@ class Checkpoint:
                 f"checkpoint '{self.path}' belongs to another run ({changes}): choose another folder or delete it"
             )
 
-# %% ../nbs/10_training.ipynb #10-training-020
+# %% ../nbs/10_training.ipynb #7c4f7d18
 class Diverged(ArithmeticError):
     "The loss is no longer finite, or far above where it began."
 
@@ -328,7 +328,7 @@ def _processes(plan: Plan, device: str | torch.device) -> tuple[PartialState, to
         )
     return world, world.device if world.num_processes > 1 else device
 
-# %% ../nbs/10_training.ipynb #10-training-021
+# %% ../nbs/10_training.ipynb #3da4493c
 @checked
 def train(
     model: nn.Module,  # trained in place
@@ -377,7 +377,7 @@ def train(
     bar.close()
     return pl.DataFrame(rows, COLUMNS, orient="row")
 
-# %% ../nbs/10_training.ipynb #10-training-023
+# %% ../nbs/10_training.ipynb #36ab880f
 def _step(run, optimizer, task, plan: Plan, step: int, world: PartialState, device: torch.device) -> Tensor:
     "One update; this process's mean loss, float64."
     share, size = plan.microbatches // world.num_processes, plan.batch // plan.microbatches
@@ -425,7 +425,7 @@ def _checkpoint(folder: str | Path | None, model: nn.Module, task: Task, plan: P
     made = asdict(plan) | task.describe() | shape | versions("torch", "transformers")
     return Checkpoint(Path(folder) / "checkpoint.safetensors", made)
 
-# %% ../nbs/10_training.ipynb #10-training-029
+# %% ../nbs/10_training.ipynb #9fda2002
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     "Scores on fresh sequences."
@@ -464,7 +464,7 @@ def evaluate(
         averages |= {name: values.mean().item(), f"{name}_stderr": values.mean(1).std().item() / n**0.5}
     return Evaluation(pl.DataFrame({k: v.cpu().numpy() for k, v in table.items()}).with_columns(n=pl.lit(n)), averages)
 
-# %% ../nbs/10_training.ipynb #10-training-031
+# %% ../nbs/10_training.ipynb #cb99c9e4
 @checked
 def smooth(
     table: pl.DataFrame,  # of an Evaluation
@@ -484,7 +484,7 @@ def smooth(
     means = pl.col("position").log().mean().exp(), pl.col(score).mean(), error.alias(f"{score}_stderr")
     return table.group_by(octave).agg(*means).sort("bin").drop("bin")
 
-# %% ../nbs/10_training.ipynb #10-training-035
+# %% ../nbs/10_training.ipynb #381ce25b
 @checked
 def measured(
     store: Store,
@@ -510,7 +510,7 @@ def measured(
         shutil.rmtree(store.folder / f"{key}.run", ignore_errors=True)  # another process may be at it as well
     return store.read(key)
 
-# %% ../nbs/10_training.ipynb #10-training-038
+# %% ../nbs/10_training.ipynb #0cdb8562
 @dataclass(frozen=True)
 class Collapse:
     "One curve through all points."

@@ -10,8 +10,19 @@ import torch
 
 from l2m.information import counts_of_counts, entropy, grassberger_g, mutual_information
 from l2m.ising import IsingLattice, coin_entropy, correlations, spin_information, window_entropies
-from l2m.models import Shape, build_model, clock, gpt2, known_device, layers_and_width, model_arguments, model_config, parameter_count, state_scalars
-from l2m.ngrams import Adaptive, Ngrams, count_levels, count_ngrams, earlier, fit_strengths
+from l2m.devices import known_device
+from l2m.models import (
+    Shape,
+    build_model,
+    gpt2,
+    layers_and_width,
+    model_arguments,
+    model_config,
+    parameter_count,
+    state_scalars,
+    _clock,
+)
+from l2m.ngrams import Adaptive, Ngrams, count_ngrams, fit_strengths, _count_levels, _earlier
 from l2m.gaussian import DenseGaussian
 from l2m.hierarchies import LogarithmicGaussian, SubvolumeGaussian
 from l2m.processes import (
@@ -192,10 +203,10 @@ DOORS = {
         (lambda: count_ngrams([[0]], 1.5, 3), "order is 1.5, expected a whole number"),
         (lambda: count_ngrams([[0]], 2, 0), "vocabulary is 0, expected a whole number, at least 1"),
         (lambda: count_ngrams([[0]], 2, 3, device="abacus"), "device 'abacus' is not on this machine"),
-        (lambda: count_levels([[0, 7]], 2, 3), "token ids 0…7"),
+        (lambda: _count_levels([[0, 7]], 2, 3), "token ids 0…7"),
         (lambda: Ngrams(None, 3, 2), "levels is None, expected a list"),
         (lambda: COUNTED.logprobs(FLOATS), "expected token ids [batch, n]"),
-        (lambda: earlier(FLOATS), "expected integers [batch, n]"),
+        (lambda: _earlier(FLOATS), "expected integers [batch, n]"),
         (lambda: Adaptive(None, (1.0,)), "base is None, expected a SequenceScorer"),
         (lambda: Adaptive(COUNTED, 1.0), "strengths is 1.0, expected a list of finite numbers: write [1.0]"),
         (lambda: Adaptive(COUNTED, (math.nan,)), "strengths is (nan,), expected a list of finite numbers"),
@@ -261,7 +272,7 @@ DOORS = {
         (lambda: build_model("mamba2", length=8, vocabulary=5, state="large"), "state is 'large', expected a whole number or None"),
         (lambda: build_model("gpt2", length=8, vocabulary=5, device=0), "device is 0, expected text or a torch.device"),
         (lambda: known_device(None), "device is None, expected text or a torch.device"),
-        (lambda: clock(0), "length is 0, expected a whole number, at least 1"),
+        (lambda: _clock(0), "length is 0, expected a whole number, at least 1"),
         (lambda: parameter_count("gpt2"), "model is 'gpt2', expected a torch.Module"),
         (lambda: model_arguments(["gpt2"]), "text is ['gpt2'], expected text"),
         (lambda: state_scalars("mamba2", length=8, read=-1), "read is -1, expected a whole number, at least 0"),

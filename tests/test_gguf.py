@@ -14,8 +14,11 @@ from filelock import FileLock
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from l2m import scoring
-from l2m.scoring import LanguageModel, clear_parts, dequantized, gguf_head, load_scorer
+
+from l2m.expansion import _clear_parts, dequantized
+from l2m.gguf import gguf_head
+from l2m.loading import load_scorer
+from l2m.scoring import LanguageModel
 
 T = gguf.GGUFValueType
 TOKENS = [*bytes_to_unicode().values(), "th", "the", "<|endoftext|>", "<|start|>"]
@@ -250,7 +253,7 @@ def test_a_name_inside_the_file_decides_nothing(tmp_path):
 def test_other_versions_expand_anew(tmp_path, monkeypatch):
     path = write(tmp_path / "x.gguf")
     before = dequantized(path)
-    monkeypatch.setattr(scoring, "versions", lambda *packages: {"l2m": "9.9"})
+    monkeypatch.setattr("l2m.expansion.versions", lambda *packages: {"l2m": "9.9"})
     assert dequantized(path) != before
 
 
@@ -310,9 +313,9 @@ def test_leftovers_of_any_name_are_cleared(cache):
     (cache / ".gemma-3-270m-q4_k_m.part").write_bytes(b"half")
     (cache / "gguf-0123").mkdir()
     with FileLock(cache / ".x.lock"):
-        clear_parts()
+        _clear_parts()
         assert {p.name for p in cache.iterdir() if p.suffix != ".lock"} == {".x.part", "gguf-0123"}
-    clear_parts()
+    _clear_parts()
     assert not list(cache.glob(".*.part"))
 
 

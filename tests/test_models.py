@@ -5,10 +5,23 @@ from pathlib import Path
 
 import pytest, torch, yaml
 from hypothesis import given, settings, strategies as st
-from l2m.models import (FAMILIES, PAPER, STATES, build_model, chunk_scan, clock, device_bytes, known_device, layers_and_width, model_arguments, model_config,
-                        parameter_count, transformers_chunk_scan)
+from l2m.devices import device_bytes, known_device
+from l2m.models import (
+    FAMILIES,
+    _PAPER,
+    _STATES,
+    build_model,
+    chunk_scan,
+    _clock,
+    layers_and_width,
+    model_arguments,
+    model_config,
+    parameter_count,
+    transformers_chunk_scan,
+)
 from l2m.interface import Continuation
-from l2m.scoring import LanguageModel, probe
+from l2m.probe import probe
+from l2m.scoring import LanguageModel
 from transformers import BambaConfig, BambaForCausalLM, GPT2LMHeadModel, Mamba2Config, Mamba2ForCausalLM, logging
 
 logging.set_verbosity_error()
@@ -149,7 +162,7 @@ def test_models_are_transformers_own():
 
 
 def test_clock_tells_every_position_apart():
-    hands = clock(64)
+    hands = _clock(64)
     assert hands.shape == (64, 6) and torch.cdist(hands.double(), hands.double()).fill_diagonal_(1).min() > 0.05
 
 
@@ -164,7 +177,7 @@ def test_the_papers_models_build_without_weights(experiment):
         counts[text] = parameter_count(model)
         assert all(p.is_meta for p in model.parameters())
     if experiment == "gaussian_kl":
-        assert {f"{name}:{size}" for name, sizes in PAPER.items() for size in sizes} == {text.split("/")[0] for text in values["models"]}
+        assert {f"{name}:{size}" for name, sizes in _PAPER.items() for size in sizes} == {text.split("/")[0] for text in values["models"]}
         assert 0.8e8 < counts["gpt2:12x768"] < 1.3e8 and 1e9 < counts["mamba:48x2048"] < 1.5e9
 
 
@@ -208,4 +221,4 @@ def test_states_and_sizes():
     assert model_arguments("gpt2", "small") == dict(name="gpt2", size="small", state=None)
     assert layers_and_width("12x768") == (12, 768)
     assert model_config("mamba2", length=8, state=5).state_size == 5 and model_config("sliding", length=8, state=5).sliding_window == 5
-    assert STATES.keys() < FAMILIES.keys() and device_bytes(torch.device("cpu")) > 2**28
+    assert _STATES.keys() < FAMILIES.keys() and device_bytes(torch.device("cpu")) > 2**28

@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies as st
 
 from l2m.bipartite import measure_bipartite
 from l2m.estimators import bipartite_mi
-from l2m.ngrams import STRENGTHS, Adaptive, count_ngrams, earlier, fit_strengths
+from l2m.ngrams import Adaptive, count_ngrams, fit_strengths, _STRENGTHS, _earlier
 from l2m.processes import MarkovChain, PolyaUrn, process_windows
 from l2m.interface import Continuation
 
@@ -73,7 +73,7 @@ def test_probabilities_add_up_to_one(data, order, histories):
 
 def test_ranks():
     grams = torch.tensor([[7, 7, 3, 7, 3], [3, 3, 3, 9, 7]])
-    assert earlier(grams).tolist() == [[0, 1, 0, 2, 1], [0, 1, 2, 0, 0]]
+    assert _earlier(grams).tolist() == [[0, 1, 0, 2, 1], [0, 1, 2, 0, 0]]
 
 
 def test_documents_are_not_read_as_one():
@@ -152,7 +152,7 @@ def test_strengths_are_the_best_of_the_grid():
     (strength,) = fit_strengths(base, tokens, 1)
     assert strength == 4.0
     cost = lambda a: -float(Adaptive(base, (a,)).logprobs(tokens)[0].mean())
-    assert cost(strength) == min(map(cost, STRENGTHS))
+    assert cost(strength) == min(map(cost, _STRENGTHS))
 
 
 @pytest.mark.parametrize("documents, order, vocabulary, message", [

@@ -13,7 +13,10 @@ from transformers import (
 
 from l2m import scoring
 from l2m.interface import Continuation
-from l2m.scoring import LanguageModel, bos_candidates, bos_costs, dequantized, embedded_smollm2, load_scorer, probe
+from l2m.expansion import dequantized, embedded_smollm2
+from l2m.loading import SCHEMES, Scheme, bos_candidates, bos_costs, load_scorer
+from l2m.probe import probe
+from l2m.scoring import LanguageModel
 
 VOCABULARY = 97
 SIZES = dict(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, pad_token_id=0)
@@ -101,7 +104,7 @@ def test_batches_do_not_matter(build):
 def test_the_head_in_chunks_is_the_head(monkeypatch):
     scorer, contexts = scorer_of(gemma2), text(1, 3, 30)
     whole = scorer.logprobs(contexts)[0]
-    monkeypatch.setattr(scoring, "LOGITS_AT_ONCE", 5 * VOCABULARY)
+    monkeypatch.setattr(scoring, "_LOGITS_AT_ONCE", 5 * VOCABULARY)
     torch.testing.assert_close(scorer.logprobs(contexts)[0], whole, rtol=0, atol=1e-5)
 
 
@@ -235,9 +238,9 @@ def test_a_spoilt_folder_is_one_clear_error(folder, spoil, message):
 @pytest.mark.parametrize("arguments, message", [
     (dict(model="no-such/model"), "model 'no-such/model' cannot be loaded"),
     (dict(model=""), "model is .*: name a model, a folder or a GGUF file"),
-    (dict(model="smollm2-135m", device="cuda:7"), "device 'cuda:7' is not there"),
-    (dict(model="smollm2-135m", device="abacus"), "device 'abacus' is not there"),
-    (dict(model="smollm2-135m", device="meta"), "device 'meta' is not there"),
+    (dict(model="smollm2-135m", device="cuda:7"), "device 'cuda:7' is not on this machine: choose one of"),
+    (dict(model="smollm2-135m", device="abacus"), "device 'abacus' is not on this machine: choose one of"),
+    (dict(model="smollm2-135m", device="meta"), "device 'meta' is not on this machine: choose one of"),
     (dict(model="smollm2-135m", device=7), "device is 7, expected text or a torch.device"),
     (dict(model="smollm2-135m", dtype="float3"), "dtype 'float3' is unknown: choose 'auto', 'float64', 'float32', 'bfloat16', 'float16'"),
     (dict(model="smollm2-135m", dtype="int8"), "dtype 'int8' is unknown"),
@@ -272,6 +275,16 @@ def test_a_folder_by_any_name(folder, monkeypatch):
     (named / "config.json").unlink()
     with pytest.raises(ValueError, match="named.gguf' is a folder without config.json"): load_scorer(named)
     with pytest.raises(ValueError, match="model.safetensors' is not a GGUF file.*the folder of a safetensors model"): load_scorer(named / "model.safetensors")
+
+
+def test_a_new_kind_of_source_is_one_entry(monkeypatch, folder):
+    "It is asked before the kinds that know any name or any folder, and is given what was checked."
+    asked = []
+    monkeypatch.setitem(SCHEMES, "server", Scheme(lambda wanted: wanted.model.startswith("http://"), lambda wanted: asked.append(wanted) or scorer_of(gpt2)))
+    assert load_scorer("http://localhost:8000/v1", device="cpu", dtype="float32", revision="a").name == "gpt2"
+    assert [(w.model, w.device, w.dtype, w.bos, w.revision) for w in asked] == [("http://localhost:8000/v1", torch.device("cpu"), torch.float32, "auto", "a")]
+    assert load_scorer(folder, bos=1).name == str(folder) and len(asked) == 1
+    with pytest.raises(ValueError, match="device 'abacus'"): load_scorer("http://localhost:8000/v1", device="abacus")
 
 
 def test_an_attention_that_is_not_there(folder):
@@ -393,7 +406,7 @@ def test_every_weight_counts():
 
 
 def test_large_weights_are_read_to_their_end(monkeypatch):
-    monkeypatch.setattr(scoring, "PIECE", 100)
+    monkeypatch.setattr(scoring, "_PIECE", 100)
     scorer = scorer_of(llama)
     prints = {scorer.fingerprint}
     for at in (-1, -30, 0):

@@ -25,7 +25,6 @@ from .counting import BYTES_PER_PAIR, PairRuns, batch_keys, check_distances, cou
 from .errors import check_level, check_noise, draws_of, numbers_of, small_sample_stretch
 from .stores import Store, fingerprint, named_folder, read_shards, versions
 from .token_cache import cached_tokens, tokenizer_fingerprint
-from .information import entropy
 
 # %% ../nbs/05_two_point.ipynb #851958ac
 _KINDS = ("pairs", "floor")  # what is counted at every distance: pairs of one document, and pairs across two

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import nbformat, polars as pl, pytest, yaml
 from l2m.published import DIRECT, NATS_PER_SCALAR, TWO_POINT, VCLUB
-from l2m.runs import checked_parameters, notebook_parameters, profile_parameters
+from l2m.experiments import profile_parameters
+from l2m.parameters import checked_parameters, notebook_parameters
 from l2m.scaling import ranking_of
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -72,7 +73,7 @@ def test_experiment_has_parameters_and_a_quick_profile(path):
 @pytest.mark.parametrize("path", EXPERIMENTS.values(), ids=EXPERIMENTS)
 def test_experiment_begins_with_its_own_parameters_in_its_first_cell(path):
     cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
-    assert "parameters" in cells[0].metadata.get("tags", []) and f'parameters, folder = begin("{path.stem}", globals())' in cells[1].source
+    assert "parameters" in cells[0].metadata.get("tags", []) and f'run = Experiment("{path.stem}", globals())' in cells[1].source
     known = notebook_parameters(path)
     assert set(inspect_notebook(path)) == set(known), "papermill would call a parameter unknown"
     assert checked_parameters(path, {name: default for name, (_, default) in known.items()})

@@ -11,7 +11,8 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, LlamaConfig
 from transformers.models.gemma4.modeling_gemma4 import apply_rotary_pos_emb
 from typer.testing import CliRunner
 
-from l2m.runs import app, repository
+from l2m.experiments import repository
+from l2m.runs import app
 from l2m.state import CURVE, Growth, HistoryState, StatePart, architectures, audit, falls_short, find_growth, history_state, load_configuration, needed_state, summary
 
 PUBLISHED = repository() / "results" / "state_audit" / "architectures"

@@ -207,12 +207,36 @@ def test_every_dependency_is_pinned():
     assert wanted - {canonicalize_name(p.name) for p in pinned} == {"l2m"}
 
 
-def test_plain_installation_works_without_the_tools_of_the_book(tmp_path):
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    "A folder with the package as `pip wheel .` makes it, and nothing else of the checkout"
+    folder = tmp_path_factory.mktemp("wheel")
+    for part in ("l2m", "nbs/experiments", "params", "results"):
+        shutil.copytree(ROOT / part, folder / "source" / part, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    for file in ("pyproject.toml", "README.md", "LICENSE"): shutil.copy(ROOT / file, folder / "source")
+    quietly = ("--quiet", "--no-deps", "--disable-pip-version-check")
+    run(sys.executable, "-m", "pip", "wheel", *quietly, "--no-build-isolation", "--wheel-dir", folder / "dist", folder / "source")
+    run(sys.executable, "-m", "pip", "install", *quietly, "--target", folder / "target", *(folder / "dist").glob("*.whl"))
+    shutil.rmtree(folder / "source")
+    return folder / "target"
+
+
+def test_experiments_and_profiles_travel_with_the_package(installed, tmp_path):
+    "After `pip install 'l2m[book]'` from a wheel, in an empty folder"
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    l2m = lambda *words: run(sys.executable, installed / "bin" / "l2m", *words, cwd=tmp_path, env=environment)
+    assert all(f"  {experiment} " in l2m("list") for experiment in EXPERIMENTS) and not list(tmp_path.iterdir())
+    said = l2m("run", "bipartite_scaling", "--profile", "ci", "--lengths", "4,8", "--pairs", "4")
+    [made] = (tmp_path / "runs/bipartite_scaling").glob("ci-*")
+    assert {"table.parquet", "laws.parquet", "figure.svg", "bipartite_scaling.ipynb"} <= {path.name for path in made.iterdir()}
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"] and str(made.relative_to(tmp_path)) in said
+    script = f"import l2m, l2m.experiments as e; assert l2m.__file__.startswith({str(installed)!r}); print(*e.published_names())"
+    assert run(sys.executable, "-c", script, cwd=tmp_path, env=environment).split() == sorted(str(p.relative_to(ROOT / "results")) for p in {q.parent for q in (ROOT / "results").glob("*/*/*.parquet")})
+
+
+def test_plain_installation_works_without_the_tools_of_the_book(installed, tmp_path):
     "`pip install .` alone gives every module and the command: neither may need what only the extras install"
-    source, target = tmp_path / "source", tmp_path / "target"
-    shutil.copytree(ROOT / "l2m", source / "l2m", ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("pyproject.toml", "README.md", "LICENSE"): shutil.copy(ROOT / file, source)
-    run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", target, source)
+    target = installed
     script = f"""
 import sys
 class Blocked:

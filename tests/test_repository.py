@@ -2,7 +2,7 @@
 import ast, os, re, shlex, shutil, subprocess, sys, tomllib
 from pathlib import Path
 
-import nbformat, polars as pl, pytest, yaml
+import l2m, nbformat, polars as pl, pytest, yaml
 from l2m.published import DIRECT, NATS_PER_SCALAR, TWO_POINT, VCLUB
 from l2m.experiments import profile_parameters
 from l2m.parameters import checked_parameters, notebook_parameters
@@ -34,7 +34,11 @@ def code_of(path: Path) -> str:
     return "\n".join("pass" if line.startswith(("%", "!")) else line for line in lines)
 
 
-def test_words_are_spelt_right(): run(BIN / "codespell", *(ROOT / part for part in ("README.md", "nbs", "l2m", "params", "tests", "bench", "_ext", "references.bib")), cwd=ROOT)
+def test_words_are_spelt_right(): run(BIN / "codespell", *(ROOT / part for part in ("README.md", "CONTRIBUTING.md", "nbs", "l2m", "params", "tests", "bench", "_ext", "references.bib")), cwd=ROOT)
+
+
+@pytest.mark.parametrize("command", [("check",), ("format", "--check")], ids=" ".join)
+def test_code_is_formatted_and_free_of_slips(command): run(BIN / "ruff", *command, "--quiet", "--no-cache", ".", cwd=ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +191,27 @@ def test_imports_run_downwards():
     assert below == {}, "a circle of imports"
 
 
+LAZY = """
+import sys, l2m
+loaded = {name.partition(".")[0] for name in sys.modules} & {"torch", "transformers", "polars", "numpy", "scipy", "datasets", "matplotlib"}
+assert not loaded and [name for name in sys.modules if name.startswith("l2m.")] == [], loaded
+assert set(l2m.__all__) <= set(dir(l2m)) and l2m.__version__
+for name in l2m.__all__: assert getattr(l2m, name) is getattr(l2m, name) and getattr(l2m, name).__name__ == name
+try: l2m.nothing
+except AttributeError as error: assert "has no attribute 'nothing'" in str(error)
+else: raise AssertionError
+"""
+
+
+def test_importing_the_package_loads_nothing_and_offers_the_names_of_the_readme():
+    run(sys.executable, "-c", LAZY)
+    assert len(l2m.__all__) == 10 and not set(l2m.__all__) & {path.stem for path in MODULES}, "a module of that name would hide it"
+    for name, module in l2m._HOMES.items():
+        assert name in __import__(f"l2m.{module}", fromlist=["__all__"]).__all__
+    shown = re.findall(r"^from l2m import (.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert shown and {name.strip() for line in shown for name in line.split(",")} <= set(l2m.__all__)
+
+
 def test_book_lists_every_module_and_notebook():
     api, toc = (ROOT / "nbs/api.md").read_text(), (ROOT / "_toc.yml").read_text()
     assert [m.stem for m in MODULES if f"automodule:: l2m.{m.stem}\n" not in api] == []
@@ -221,12 +246,13 @@ def installed(tmp_path_factory):
     return folder / "target"
 
 
+@pytest.mark.slow
 def test_experiments_and_profiles_travel_with_the_package(installed, tmp_path):
     "After `pip install 'l2m[book]'` from a wheel, in an empty folder"
     environment = {**os.environ, "PYTHONPATH": str(installed)}
-    l2m = lambda *words: run(sys.executable, installed / "bin" / "l2m", *words, cwd=tmp_path, env=environment)
-    assert all(f"  {experiment} " in l2m("list") for experiment in EXPERIMENTS) and not list(tmp_path.iterdir())
-    said = l2m("run", "bipartite_scaling", "--profile", "ci", "--lengths", "4,8", "--pairs", "4")
+    command = lambda *words: run(sys.executable, installed / "bin" / "l2m", *words, cwd=tmp_path, env=environment)
+    assert all(f"  {experiment} " in command("list") for experiment in EXPERIMENTS) and not list(tmp_path.iterdir())
+    said = command("run", "bipartite_scaling", "--profile", "ci")
     [made] = (tmp_path / "runs/bipartite_scaling").glob("ci-*")
     assert {"table.parquet", "laws.parquet", "figure.svg", "bipartite_scaling.ipynb"} <= {path.name for path in made.iterdir()}
     assert [path.name for path in tmp_path.iterdir()] == ["runs"] and str(made.relative_to(tmp_path)) in said
@@ -234,6 +260,7 @@ def test_experiments_and_profiles_travel_with_the_package(installed, tmp_path):
     assert run(sys.executable, "-c", script, cwd=tmp_path, env=environment).split() == sorted(str(p.relative_to(ROOT / "results")) for p in {q.parent for q in (ROOT / "results").glob("*/*/*.parquet")})
 
 
+@pytest.mark.slow
 def test_plain_installation_works_without_the_tools_of_the_book(installed, tmp_path):
     "`pip install .` alone gives every module and the command: neither may need what only the extras install"
     target = installed

@@ -10,18 +10,22 @@ BOOK := $(BIN)/jupyter-book build nbs --config _config.yml --toc $(HERE)/_toc.ym
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
-test book links: export TQDM_DISABLE := 1
-# Two notebooks, or two test files, at a time: each has half of the cores.
+check test book links: export TQDM_DISABLE := 1
+# Two notebooks at a time: each has half of the cores. (The tests see to their threads themselves.)
 test book: export OMP_NUM_THREADS := $(shell echo $$((($(CORES) + 1) / 2)))
 
-.PHONY: help demo test book links bench reproduce clean
+# What tells within two minutes whether a change holds: files of tests that need no model and no book.
+FAST := arguments contributing doors encodings information prose_text repository shape stores
+
+.PHONY: help demo check test book links bench reproduce clean
 .DELETE_ON_ERROR:
 
 SOURCES := $(wildcard l2m/*.py l2m/*.yml results/*/*/*.parquet)
 
 help:
 	@echo "make demo   measure the bipartite scaling law of a corpus with a small language model"
-	@echo "make test   run every test"
+	@echo "make check  format, lint, and the fast tests, in two minutes"
+	@echo "make test   build the book and run every test"
 	@echo "make book   build the book: _build/html/index.html, and l2m.pdf beside it where there is a Chromium"
 	@echo "make links  check the book's links to other sites"
 	@echo "make bench  how fast pairs are counted, processes sampled and models trained"
@@ -30,6 +34,11 @@ help:
 
 demo: .venv/installed
 	$(BIN)/l2m run bipartite_scaling --profile demo
+
+check: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow" $(wildcard $(FAST:%=tests/test_%.py))
 
 # The book executes every chapter and experiment, and the browser tests read it; pytest speaks last.
 test: book
@@ -72,4 +81,4 @@ reproduce: .venv/installed
 	$(BIN)/l2m reproduce "$(RUN)"
 
 clean:
-	rm -rf _build _runs .pytest_cache .hypothesis
+	rm -rf _build _runs .pytest_cache .hypothesis .ruff_cache

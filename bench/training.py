@@ -9,7 +9,8 @@ from transformers import PrinterCallback, Trainer, TrainingArguments, logging
 import l2m.models as models
 from l2m.models import build_model, transformers_chunk_scan
 from l2m.hierarchies import SubvolumeGaussian
-from l2m.training import GaussianTask, Plan, generator_of, train
+from l2m.tasks import GaussianTask
+from l2m.training import Plan, generator_of, train
 
 logging.set_verbosity_error()
 CPU, STEPS, VOCABULARY, LENGTH, BATCH = torch.device("cpu"), 60, 256, 256, 4

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['blocks', 'tokens_read', 'groups_of', 'BipartiteScores', 'measure_bipartite', 'load_scores', 'code_length']
 
-# %% ../nbs/04_bipartite.ipynb #d10897a1
+# %% ../nbs/04_bipartite.ipynb #598b830a
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from .interface import Continuation, Scorer, Needs
 from .errors import clustered
 from .stores import Store, Unfinished, read_shards, versions, writable
 
-# %% ../nbs/04_bipartite.ipynb #97780f77
+# %% ../nbs/04_bipartite.ipynb #33153beb
 @checked
 def blocks(
     lengths: Sequence[int],  # block lengths L wanted
@@ -57,7 +57,7 @@ def tokens_read(
     "Tokens that a scorer reads for a window that has every block (BOS not counted)."
     return plan["length"].max() + (needs.alone + needs.shuffles) * sum(_reach(plan).values())
 
-# %% ../nbs/04_bipartite.ipynb #c1065aef
+# %% ../nbs/04_bipartite.ipynb #b9be4635
 @checked
 def groups_of(
     documents: Sequence[str],  # document of each window
@@ -82,7 +82,7 @@ def groups_of(
                 group[i], partners[i] = g, [other[r % len(other)] for other in others]
     return group, partners
 
-# %% ../nbs/04_bipartite.ipynb #a5cf5ee4
+# %% ../nbs/04_bipartite.ipynb #66740f75
 @checked
 @dataclass(frozen=True)
 class BipartiteScores:
@@ -118,7 +118,7 @@ class BipartiteScores:
         "How many tokens were scored in all (BOS not counted)."
         return sum(int((~np.isnan(a)).sum()) for a in (self.joint, *self.alone.values(), *self.crossed.values()))
 
-# %% ../nbs/04_bipartite.ipynb #974118b0
+# %% ../nbs/04_bipartite.ipynb #25ece76a
 def _counts(lengths: Sequence[int] | Mapping[int, int], ratios: Sequence[int], n: int) -> dict[tuple[int, int], int]:
     "How many windows are scored at each block (ratio, length)."
     counts = {}
@@ -140,7 +140,7 @@ def _shards(plan: pl.DataFrame, n: int, batch_size: int) -> dict[str, tuple[rang
             shards[f"scores-{i:06d}"] = range(i, min(i + batch_size, b)), reach
     return shards
 
-# %% ../nbs/04_bipartite.ipynb #e36a7773
+# %% ../nbs/04_bipartite.ipynb #8f4dc68d
 _SHARD = dict(window=pl.Int64, kind=pl.String, split=pl.Int64, shuffle=pl.Int64, logprobs=pl.List(pl.Float32))
 
 
@@ -150,7 +150,7 @@ def _passes(reach: dict[int, int], needs: Needs) -> list[tuple[str, int, int, in
     alone = [("alone", s, 0, m) for s, m in reach.items() if needs.alone]
     return joint + alone + [("crossed", s, k, m) for s, m in reach.items() for k in range(needs.shuffles)]
 
-# %% ../nbs/04_bipartite.ipynb #2ef29ced
+# %% ../nbs/04_bipartite.ipynb #c8239d90
 def _score_batch(
     scorer: Scorer, windows: Windows, partners: np.ndarray, needs: Needs, reach: dict[int, int], rows: range
 ) -> pl.DataFrame:
@@ -167,7 +167,7 @@ def _score_batch(
         frames.append(pl.DataFrame(columns, schema_overrides=_SHARD))
     return pl.concat(frames)
 
-# %% ../nbs/04_bipartite.ipynb #652cb397
+# %% ../nbs/04_bipartite.ipynb #db06ce15
 def _checked_nats(scorer: Scorer, passes: list[tuple], rows: range, nats: list[torch.Tensor]) -> list[torch.Tensor]:
     "What a scorer returned, refused where it cannot be log-probabilities of what it was given."
     expected, found = [(len(rows), m) for *_, m in passes], [tuple(logprobs.shape) for logprobs in nats]
@@ -183,7 +183,7 @@ def _checked_nats(scorer: Scorer, passes: list[tuple], rows: range, nats: list[t
             )
     return nats
 
-# %% ../nbs/04_bipartite.ipynb #fca4b61c
+# %% ../nbs/04_bipartite.ipynb #a7ec4a0d
 @checked
 def measure_bipartite(
     scorer: Scorer,
@@ -233,7 +233,7 @@ def _fill(shelf: Store, shards: dict, scorer: Scorer, windows: Windows, group: n
                 shelf.write(key, _score_batch(scorer, windows, partners, _needs(shelf), reach, rows))
             bar.update(len(rows))
 
-# %% ../nbs/04_bipartite.ipynb #6914d9cd
+# %% ../nbs/04_bipartite.ipynb #11a2fc62
 def _parameters(scorer, windows, lengths, ratios, plan, needs, batch_size) -> dict:
     "Everything the scores depend on."
     return dict(
@@ -260,7 +260,7 @@ def _needs(shelf: Store) -> Needs:
     "The passes that a store holds."
     return Needs(shelf.parameters.get("alone", True), shelf.parameters["shuffles"])
 
-# %% ../nbs/04_bipartite.ipynb #b7741c16
+# %% ../nbs/04_bipartite.ipynb #e017507e
 def _check_measurable(scorer, windows, plan, rank, world_size, store):
     "Refuse what cannot be measured before anything is scored."
     longest = plan["length"].max()
@@ -289,7 +289,7 @@ def _check_groups(plan: pl.DataFrame, group: np.ndarray):
                 "standard errors need 2: score more windows at this length"
             )
 
-# %% ../nbs/04_bipartite.ipynb #0c6a81bb
+# %% ../nbs/04_bipartite.ipynb #7a089ae5
 def _shard_fault(table: pl.DataFrame, rows: range, reach: dict[int, int], needs: Needs) -> str | None:
     "What is wrong with the scores of some windows."
     expected = [(window, *one) for one in _passes(reach, needs) for window in rows]
@@ -321,7 +321,7 @@ def _read_scores(shelf: Store, shards: dict[str, tuple[range, dict[int, int]]]) 
     fault = lambda key, table: _windows_fault(table, shelf.parameters) if key == "windows" else whole(key, table)
     return read_shards(shelf, ["windows", *shards], fault)
 
-# %% ../nbs/04_bipartite.ipynb #95849f06
+# %% ../nbs/04_bipartite.ipynb #3ab712fd
 def _shards_of(shelf: Store) -> dict[str, tuple[range, dict[int, int]]]:
     "The shards that a store's manifest asks for."
     wanted = shelf.parameters
@@ -374,7 +374,7 @@ def _stacked(part: pl.DataFrame, n: int) -> np.ndarray:  # [n, m] nats
         out[window, : len(logprobs)] = logprobs
     return out
 
-# %% ../nbs/04_bipartite.ipynb #5b5bc455
+# %% ../nbs/04_bipartite.ipynb #23f917aa
 @checked
 def code_length(
     scores: BipartiteScores,

@@ -609,7 +609,8 @@ sys.path.insert(0, sys.argv[2])
 from test_bipartite import PolyaUrn, urn_windows
 from l2m.bipartite import measure_bipartite
 from l2m.estimators import bipartite_mi
-from l2m.runs import provenance, save_table
+from l2m.estimators import bipartite_mi
+from l2m.experiments import provenance, save_table
 root, windows = Path(sys.argv[1]), urn_windows(8, 8, 0)
 
 def work(folder):

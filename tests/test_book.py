@@ -21,6 +21,7 @@ SITE = ROOT / "_build" / "html"
 PAGES = sorted(str(page) for p in SITE.rglob("*.html") if "_static" not in (page := p.relative_to(SITE)).parts)
 CHAPTERS = [page for page in PAGES if (ROOT / "nbs" / page).with_suffix(".ipynb").exists()]
 EXPERIMENTS = [page for page in CHAPTERS if page.startswith("experiments/")]
+pytestmark = pytest.mark.skipif(not PAGES, reason=f"no book in {SITE}: run `make book`")
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -51,7 +52,6 @@ class Visit:
 
 @pytest.fixture(scope="session")
 def site():
-    if not PAGES: pytest.fail(f"no book in {SITE}: run `make book`")
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=SITE))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"

@@ -51,7 +51,9 @@ from l2m.santa_fe import (
 from l2m.scoring import check_tokens
 from l2m.ranking import Law, fit_law, ranking_of
 from l2m.scaling import fit_power_law
-from l2m.training import Checkpoint, DiscreteTask, GaussianTask, Plan, TextTask, collapse, evaluate, gaussian_kl, generator_of, measured, smooth, token_nll, train
+from l2m.study import collapse, measured, smooth
+from l2m.tasks import DiscreteTask, GaussianTask, TextTask, gaussian_kl, token_nll
+from l2m.training import Checkpoint, Plan, evaluate, generator_of, train
 from l2m.counting import PairRuns, count_keys, count_sums, pack, pair_counts, spilled_pair_counts
 from l2m.token_cache import cached_tokens, tokenizer_fingerprint
 from l2m.two_point import compare_floors, fit_floor, fit_two_point
@@ -234,7 +236,7 @@ DOORS = {
         (lambda: Plan(8, 8, 0.1, warmup=0, seed=None), "seed is None, expected a whole number"),
         (lambda: Plan(8, 8, 0.1, warmup=0, autocast=16), "autocast is 16, expected text or None"),
         (lambda: GaussianTask(FACTS), "process is a SantaFe, expected a GaussianProcess"),
-        (lambda: DiscreteTask("facts", 8), "process is 'facts', expected a Source, and it has no sample, token_logprobs, vocabulary"),
+        (lambda: DiscreteTask("facts", 8), "process is 'facts', expected a SequenceScorer"),
         (lambda: DiscreteTask(FACTS, 0), "length is 0, expected a whole number, at least 1"),
         (lambda: TextTask(FLOATS, 4), "torch.float32: expected int64 token ids [windows, length] from 0 to 3"),
         (lambda: TextTask(NEGATIVE, 4), "from 0 to 3"),

@@ -19,7 +19,7 @@ NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 def run(tmp_path_factory):
     "Run a command, once, in a folder that looks like the checkout and where it may leave its files; what it printed"
     checkout = tmp_path_factory.mktemp("checkout")
-    for file in ("nbs", "params", "results", "l2m", "Makefile", ".venv", "pyproject.toml", "constraints.txt", "settings.ini"):
+    for file in ("nbs", "params", "results", "l2m", "CONTRIBUTING.md", "Makefile", ".venv", "pyproject.toml", "constraints.txt", "settings.ini"):
         if (ROOT / file).exists(): (checkout / file).symlink_to(ROOT / file)
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
 

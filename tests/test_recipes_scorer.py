@@ -15,7 +15,8 @@ from l2m.scoring import SequenceScorer
 from l2m.audit import audit
 from l2m.state import history_state
 from l2m.testing import check_scorer
-from l2m.training import DiscreteTask, Plan, evaluate, train
+from l2m.tasks import DiscreteTask
+from l2m.training import Plan, evaluate, train
 
 
 # A scorer: one method, and two members for tables and checks.

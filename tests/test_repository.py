@@ -2,9 +2,10 @@
 import ast, os, re, shlex, shutil, subprocess, sys, tomllib
 from pathlib import Path
 
-import nbformat, polars as pl, pytest, yaml
+import l2m, nbformat, polars as pl, pytest, yaml
 from l2m.published import DIRECT, NATS_PER_SCALAR, TWO_POINT, VCLUB
-from l2m.runs import checked_parameters, notebook_parameters, profile_parameters
+from l2m.experiments import profile_parameters
+from l2m.parameters import checked_parameters, notebook_parameters
 from l2m.ranking import ranking_of
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -33,7 +34,11 @@ def code_of(path: Path) -> str:
     return "\n".join("pass" if line.startswith(("%", "!")) else line for line in lines)
 
 
-def test_words_are_spelt_right(): run(BIN / "codespell", *(ROOT / part for part in ("README.md", "nbs", "l2m", "params", "tests", "bench", "_ext", "references.bib")), cwd=ROOT)
+def test_words_are_spelt_right(): run(BIN / "codespell", *(ROOT / part for part in ("README.md", "CONTRIBUTING.md", "nbs", "l2m", "params", "tests", "bench", "_ext", "references.bib")), cwd=ROOT)
+
+
+@pytest.mark.parametrize("command", [("check",), ("format", "--check")], ids=" ".join)
+def test_code_is_formatted_and_free_of_slips(command): run(BIN / "ruff", *command, "--quiet", "--no-cache", ".", cwd=ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +77,7 @@ def test_experiment_has_parameters_and_a_quick_profile(path):
 @pytest.mark.parametrize("path", EXPERIMENTS.values(), ids=EXPERIMENTS)
 def test_experiment_begins_with_its_own_parameters_in_its_first_cell(path):
     cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
-    assert "parameters" in cells[0].metadata.get("tags", []) and f'parameters, folder = begin("{path.stem}", globals())' in cells[1].source
+    assert "parameters" in cells[0].metadata.get("tags", []) and f'run = Experiment("{path.stem}", globals())' in cells[1].source
     known = notebook_parameters(path)
     assert set(inspect_notebook(path)) == set(known), "papermill would call a parameter unknown"
     assert checked_parameters(path, {name: default for name, (_, default) in known.items()})
@@ -186,6 +191,27 @@ def test_imports_run_downwards():
     assert below == {}, "a circle of imports"
 
 
+LAZY = """
+import sys, l2m
+loaded = {name.partition(".")[0] for name in sys.modules} & {"torch", "transformers", "polars", "numpy", "scipy", "datasets", "matplotlib"}
+assert not loaded and [name for name in sys.modules if name.startswith("l2m.")] == [], loaded
+assert set(l2m.__all__) <= set(dir(l2m)) and l2m.__version__
+for name in l2m.__all__: assert getattr(l2m, name) is getattr(l2m, name) and getattr(l2m, name).__name__ == name
+try: l2m.nothing
+except AttributeError as error: assert "has no attribute 'nothing'" in str(error)
+else: raise AssertionError
+"""
+
+
+def test_importing_the_package_loads_nothing_and_offers_the_names_of_the_readme():
+    run(sys.executable, "-c", LAZY)
+    assert len(l2m.__all__) == 10 and not set(l2m.__all__) & {path.stem for path in MODULES}, "a module of that name would hide it"
+    for name, module in l2m._HOMES.items():
+        assert name in __import__(f"l2m.{module}", fromlist=["__all__"]).__all__
+    shown = re.findall(r"^from l2m import (.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert shown and {name.strip() for line in shown for name in line.split(",")} <= set(l2m.__all__)
+
+
 def test_book_lists_every_module_and_notebook():
     api, toc = (ROOT / "nbs/api.md").read_text(), (ROOT / "_toc.yml").read_text()
     assert [m.stem for m in MODULES if f"automodule:: l2m.{m.stem}\n" not in api] == []
@@ -206,12 +232,38 @@ def test_every_dependency_is_pinned():
     assert wanted - {canonicalize_name(p.name) for p in pinned} == {"l2m"}
 
 
-def test_plain_installation_works_without_the_tools_of_the_book(tmp_path):
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    "A folder with the package as `pip wheel .` makes it, and nothing else of the checkout"
+    folder = tmp_path_factory.mktemp("wheel")
+    for part in ("l2m", "nbs/experiments", "params", "results"):
+        shutil.copytree(ROOT / part, folder / "source" / part, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    for file in ("pyproject.toml", "README.md", "LICENSE"): shutil.copy(ROOT / file, folder / "source")
+    quietly = ("--quiet", "--no-deps", "--disable-pip-version-check")
+    run(sys.executable, "-m", "pip", "wheel", *quietly, "--no-build-isolation", "--wheel-dir", folder / "dist", folder / "source")
+    run(sys.executable, "-m", "pip", "install", *quietly, "--target", folder / "target", *(folder / "dist").glob("*.whl"))
+    shutil.rmtree(folder / "source")
+    return folder / "target"
+
+
+@pytest.mark.slow
+def test_experiments_and_profiles_travel_with_the_package(installed, tmp_path):
+    "After `pip install 'l2m[book]'` from a wheel, in an empty folder"
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    command = lambda *words: run(sys.executable, installed / "bin" / "l2m", *words, cwd=tmp_path, env=environment)
+    assert all(f"  {experiment} " in command("list") for experiment in EXPERIMENTS) and not list(tmp_path.iterdir())
+    said = command("run", "bipartite_scaling", "--profile", "ci")
+    [made] = (tmp_path / "runs/bipartite_scaling").glob("ci-*")
+    assert {"table.parquet", "laws.parquet", "figure.svg", "bipartite_scaling.ipynb"} <= {path.name for path in made.iterdir()}
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"] and str(made.relative_to(tmp_path)) in said
+    script = f"import l2m, l2m.experiments as e; assert l2m.__file__.startswith({str(installed)!r}); print(*e.published_names())"
+    assert run(sys.executable, "-c", script, cwd=tmp_path, env=environment).split() == sorted(str(p.relative_to(ROOT / "results")) for p in {q.parent for q in (ROOT / "results").glob("*/*/*.parquet")})
+
+
+@pytest.mark.slow
+def test_plain_installation_works_without_the_tools_of_the_book(installed, tmp_path):
     "`pip install .` alone gives every module and the command: neither may need what only the extras install"
-    source, target = tmp_path / "source", tmp_path / "target"
-    shutil.copytree(ROOT / "l2m", source / "l2m", ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("pyproject.toml", "README.md", "LICENSE"): shutil.copy(ROOT / file, source)
-    run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", target, source)
+    target = installed
     script = f"""
 import sys
 class Blocked:

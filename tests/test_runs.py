@@ -15,26 +15,42 @@ import papermill
 import polars as pl
 import pytest
 import typer
+import yaml
 from hypothesis import given, strategies as st
 from papermill.exceptions import PapermillExecutionError
 from polars.testing.parametric import dataframes
 
-from l2m import runs
-from l2m.runs import begin, checked_parameters, compare_tables, experiment_notebook, notebook_parameters, output_folder, profile_parameters, provenance, published_run, repository, results_folder, run_experiment, save_table
+from l2m import experiments, parameters, runs
+from l2m.compare import compare_tables
+from l2m.experiments import (
+    Experiment,
+    experiment_notebook,
+    profile_parameters,
+    provenance,
+    published_run,
+    repository,
+    results_folder,
+    save_table,
+)
+from l2m.parameters import checked_parameters, notebook_parameters, parameter_comments, read_options
+from l2m.runs import output_folder, run_experiment
 from l2m.stores import Damaged, Store
 
 ROOT = Path(__file__).parents[1]
 COMMAND = Path(sys.executable).parent / "l2m"
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "nbs" / "experiments").glob("*.ipynb"))
+PROFILES = sorted((ROOT / "params").glob("*.yml"))
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-@pytest.mark.parametrize("profile", sorted(p.stem for p in (ROOT / "params").glob("*.yml")))
+@pytest.mark.parametrize("profile, experiment", [(path.stem, name) for path in PROFILES for name in yaml.safe_load(path.read_text())])
 def test_every_profile_fits_its_notebook(experiment, profile):
-    if profile == "paper" and experiment not in ("gaussian_kl", "santa_fe_kl", "position_nll"):
-        pytest.skip("only experiments that train have the paper's sizes")
     parameters = checked_parameters(experiment_notebook(experiment), profile_parameters(profile, experiment))
     assert {"output", "seed"} <= set(parameters)
+
+
+@pytest.mark.parametrize("profile", ["ci", "demo", "published"])
+def test_a_profile_of_every_day_speaks_of_every_experiment(profile):
+    assert sorted(yaml.safe_load((ROOT / f"params/{profile}.yml").read_text())) == EXPERIMENTS
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -43,6 +59,13 @@ def test_every_profile_fits_its_notebook(experiment, profile):
     (["bipartite_scaling", "-p", "pears=64"], "has no parameter 'pears': choose among"),
     (["bipartite_scaling", "-p", "pairs=many"], "parameter 'pairs' of bipartite_scaling is 'many', expected int, by default 8: write -p 'pairs=8'"),
     (["bipartite_scaling", "-p", "lengths=[4, long]"], "expected list\\[int\\], by default .*: write -p 'lengths=\\[4, 16, 64\\]'"),
+    (["bipartite_scaling", "--pears", "64"], "has no parameter 'pears': choose among"),
+    (["bipartite_scaling", "--pairs", "many"], "parameter 'pairs' of bipartite_scaling is 'many', expected int"),
+    (["bipartite_scaling", "--pairs"], "option '--pairs' has no value: write --pairs value"),
+    (["bipartite_scaling", "--pairs", "--seed", "1"], "option '--pairs' has no value"),
+    (["bipartite_scaling", "pairs=8"], "'pairs' is no option: write --name value"),
+    (["bipartite_scaling", "--pairs", "8", "-p", "pairs=16"], "parameter 'pairs' is given twice"),
+    (["nothing", "--help"], "experiment 'nothing' is unknown: choose one of"),
     (["bipartite_scaling", "-p", "pairs"], "parameter 'pairs' has no value: write key=value"),
     (["bipartite_scaling", "-p", "pairs=[1"], "parameter 'pairs' of bipartite_scaling is '\\[1', expected int"),
     (["bipartite_scaling", "-p", "lengths=[1"], "list '\\[1' is not valid YAML"),
@@ -60,6 +83,30 @@ def test_wrong_commands_are_one_clear_error(arguments, message):
     assert re.search(message, done.stderr) and len(done.stderr.splitlines()) == 1
 
 
+def test_every_parameter_is_an_option_with_its_comment(checkout):
+    done = command(checkout, "run", "tiny", "--profile", "ci", "--lengths", "4,16", "--pairs=1e3", "--model", "-m", "--output", "options")
+    assert done.returncode == 0, done.stderr
+    said = json.loads((checkout / "options/said.json").read_text())
+    assert said["lengths"] == [4, 16] and said["pairs"] == 1000 and said["language"] == "no" and said["model"] == "-m"
+    shown = command(checkout, "run", "tiny", "--help")
+    assert shown.returncode == 0 and all(f"  --{name.replace('_', '-')}  " in shown.stdout for name in notebook_parameters(checkout / "nbs/experiments/tiny.ipynb"))
+    assert "--pairs  int, by default 8\n      windows drawn" in shown.stdout and "Usage" in shown.stdout
+    assert "EXPERIMENT" in command(checkout, "run").stdout
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_parameter_is_explained(experiment):
+    "Only the seed needs no comment"
+    notebook = experiment_notebook(experiment)
+    assert set(notebook_parameters(notebook)) - set(parameter_comments(notebook)) <= {"seed"}
+
+
+def test_what_there_is_to_choose_from_is_listed():
+    said = command(ROOT, "list").stdout
+    assert all(f"  {name} " in said for name in EXPERIMENTS) and "sotu" in said and "smollm2-135m" in said
+    assert f"profiles: {', '.join(path.stem for path in PROFILES)}" in said
+
+
 def test_an_error_in_the_notebook_is_one_clear_error(tmp_path):
     done = subprocess.run([COMMAND, "run", "bipartite_scaling", "--profile", "ci", "-p", "corpus=nowhere", "--output", str(tmp_path)],
                           capture_output=True, text=True, cwd=ROOT)
@@ -73,7 +120,7 @@ model: str = "m"
 language: Optional[str] = "en"
 documents: Optional[int] = None
 column: str = None
-pairs: int = 8
+pairs: int = 8  # windows drawn
 rate: float = 0.01
 shipped: bool = False
 lengths: list[int] = [4, 16]
@@ -83,10 +130,10 @@ output: Optional[str] = None
 """
 WORK = """import json, warnings
 from pathlib import Path
-from l2m.runs import begin
-parameters, folder = begin("tiny", globals())
+from l2m.experiments import Experiment
+run = Experiment("tiny", globals())
 warnings.warn("two documents are equal")
-Path(folder, "said.json").write_text(json.dumps(parameters | {"folder": str(folder), "here": [lengths, language]}))
+Path(run.folder, "said.json").write_text(json.dumps(run.parameters | {"folder": str(run.folder), "here": [lengths, language]}))
 if model == "wrong": raise ValueError("model 'wrong' is wrong: choose another")
 if model == "killed": import os; os.kill(os.getpid(), 9)"""
 
@@ -120,7 +167,7 @@ def command(folder, *words, tool="l2m", **environment):
     ("rates=[1e-3]", [1e-3]), ("rates=1e-3,.5", [1e-3, 0.5]), ("models=[no, 1e3]", ["no", "1e3"]), ("models=llama", ["llama"]), ("models=['a, b']", ["a, b"]),
 ])
 def test_values_are_read_as_their_annotation_understands_them(checkout, text, value):
-    [(name, word)] = runs._given([text]).items()
+    [(name, word)] = read_options([text]).items()
     read = checked_parameters(checkout / "nbs/experiments/tiny.ipynb", {name: word})[name]
     assert read == value and type(read) is type(value)
 
@@ -139,8 +186,8 @@ def test_what_an_annotation_cannot_mean_is_refused(checkout, given, said):
 @given(st.lists(st.integers(-(2**63), 2**63)), st.floats(allow_nan=False, allow_infinity=False), st.text(st.characters(exclude_categories=["Cs", "Cc"])))
 def test_what_is_written_is_what_is_read(checkout, whole, number, text):
     plain = text.strip()
-    if plain[:1] in ("'", '"') or runs._NOTHING.match(plain): plain = "m"
-    given = runs._given([f"lengths={whole}", f"rate={number!r}", f"model={plain}"])
+    if plain[:1] in ("'", '"') or parameters._NOTHING.match(plain): plain = "m"
+    given = read_options([f"lengths={whole}", f"rate={number!r}", f"model={plain}"])
     read = checked_parameters(checkout / "nbs/experiments/tiny.ipynb", given)
     assert (read["lengths"], read["rate"], read["model"]) == (whole, number, plain)
 
@@ -199,17 +246,17 @@ def test_papermills_text_is_read_in_the_notebook(checkout, tmp_path):
 ])
 def test_a_notebook_refuses_wrong_values_in_its_first_cell(checkout, monkeypatch, given, said):
     monkeypatch.chdir(checkout)
-    with pytest.raises((ValueError, OSError), match=said): begin("tiny", given)
+    with pytest.raises((ValueError, OSError), match=said): Experiment("tiny", given)
 
 
 def test_damaged_shards_are_named_in_the_first_cell(checkout, tmp_path, monkeypatch):
     "In the store beside the results or where else it is; in one store or in several"
     monkeypatch.chdir(checkout)
-    monkeypatch.setattr(runs, "notebook_parameters", lambda path: notebook_parameters(path) | {"store": ("Optional[str]", None)})
+    for module in (parameters, experiments): monkeypatch.setattr(module, "notebook_parameters", lambda path: notebook_parameters(path) | {"store": ("Optional[str]", None)})
     for folder, given in [("out/store", {}), ("out/store/scores-a", {}), ("apart", {"store": str(tmp_path / "apart")})]:
         store = Store(tmp_path / folder, {})
         for key in ("one", "two"): store.write(key, pl.DataFrame({"x": [1.0]}))
-        start = lambda: begin("tiny", dict(given, output=str(tmp_path / "out")))
+        start = lambda: Experiment("tiny", dict(given, output=str(tmp_path / "out")))
         start()
         store.path("two").write_bytes(store.path("one").read_bytes())
         with pytest.raises(Damaged, match=f"^one damaged shard .*{folder}/two.parquet': it belongs to shard 'one', not 'two'.: delete it"): start()
@@ -281,12 +328,12 @@ def test_a_table_has_its_provenance_beside_it(tmp_path):
 
 def test_a_kill_between_table_and_provenance_leaves_no_others_provenance(tmp_path, monkeypatch):
     save_table(pl.DataFrame({"x": [1.0]}), tmp_path / "t.parquet", {"seed": 0})
-    write = runs.write_atomically
+    write = experiments.write_atomically
 
     def killed(path, data):
         write(path, data)
         raise KeyboardInterrupt
-    monkeypatch.setattr(runs, "write_atomically", killed)
+    monkeypatch.setattr(experiments, "write_atomically", killed)
     with pytest.raises(KeyboardInterrupt): save_table(pl.DataFrame({"x": [2.0]}), tmp_path / "t.parquet", {"seed": 1})
     assert pl.read_parquet(tmp_path / "t.parquet")["x"].item() == 2 and not (tmp_path / "t.json").exists()
 
@@ -355,8 +402,8 @@ def test_git_is_optional(clone, monkeypatch, error):
 
 
 def test_a_package_that_was_never_installed_has_its_own_version(monkeypatch):
-    def missing(name): raise runs.PackageNotFoundError(name)
-    monkeypatch.setattr(runs, "version", missing)
+    def missing(name): raise experiments.PackageNotFoundError(name)
+    monkeypatch.setattr(experiments, "version", missing)
     assert provenance()["versions"]["l2m"] == l2m.__version__
 
 
@@ -448,10 +495,27 @@ def test_tables_of_different_shapes_are_told_apart_by_name():
     with pytest.raises(ValueError, match="again is 'x', expected a polars.DataFrame"): compare_tables(old, "x")
 
 
-def test_a_published_run_is_found_by_its_name():
-    tables = published_run("gaussian_families/exact")
-    assert set(tables) == {"table", "laws"} and all(history["experiment"] == "gaussian_families" for _, history in tables.values())
+def test_a_published_run_is_found_by_its_name(tmp_path, monkeypatch):
+    run = published_run("gaussian_families/exact")
+    assert set(run.tables) == {"table", "laws"} and run.facts["experiment"] == "gaussian_families" and run["table"].equals(run.tables["table"])
+    with pytest.raises(KeyError, match="no table 'draws': choose one of"): run["draws"]
     with pytest.raises(ValueError, match="no published run: choose one of"): published_run("gaussian_families/another")
+    for folder in ("nbs/experiments", "params"): (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)  # a checkout without results
+    with pytest.raises(FileNotFoundError, match="results' is missing: install l2m again, or clone"): published_run("gaussian_families/exact")
+
+
+def test_an_experiment_saves_its_tables_with_all_that_is_known(checkout, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(checkout)
+    run = Experiment("tiny", dict(pairs="1e3", output=str(tmp_path / "out"), model="m"))
+    run.note(corpus_fingerprint="f", seconds=7)
+    table = pl.DataFrame({"x": [1.0]})
+    run.save(table=table, laws=table)
+    assert capsys.readouterr().out == f"tables: {tmp_path}/out/table.parquet, laws.parquet\n"
+    made = [json.loads((tmp_path / f"out/{name}.json").read_text()) for name in ("table", "laws")]
+    assert made[0] == made[1] and {"corpus_fingerprint": "f", "seconds": 7, "experiment": "tiny"}.items() <= made[0].items()
+    assert made[0]["parameters"] == run.parameters and run.parameters["pairs"] == 1000 and "output" not in run.parameters
+    assert pl.read_parquet(tmp_path / "out/laws.parquet", glob=False).equals(table) and run.store == tmp_path / "out/store"
 
 
 def test_every_published_run_can_be_run_again():

@@ -11,7 +11,8 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, LlamaConfig
 from transformers.models.gemma4.modeling_gemma4 import apply_rotary_pos_emb
 from typer.testing import CliRunner
 
-from l2m.runs import app, repository
+from l2m.experiments import repository
+from l2m.runs import app
 from l2m.audit import CURVE, audit, falls_short, summary
 from l2m.condition import needed_state
 from l2m.configurations import architectures, load_configuration

@@ -6,9 +6,12 @@ from hypothesis import given, strategies as st
 from l2m.models import build_model
 from l2m.gaussian import DenseGaussian
 from l2m.hierarchies import SubvolumeGaussian
+from l2m.ngrams import count_ngrams
+from l2m.scoring import SequenceScorer
 from l2m.stores import Store
-from l2m.training import (Checkpoint, DiscreteTask, Diverged, GaussianTask, Plan, TextTask, collapse, evaluate, gaussian_kl, generator_of, measured,
-                          smooth, token_nll, train)
+from l2m.study import Trial, collapse, measured, smooth, study
+from l2m.tasks import DiscreteTask, GaussianTask, TextTask, gaussian_kl, token_nll
+from l2m.training import Checkpoint, Diverged, Plan, evaluate, generator_of, train
 from transformers import logging
 
 logging.set_verbosity_error()
@@ -24,7 +27,10 @@ import torch
 torch.set_num_threads(1)
 from l2m.models import build_model
 from l2m.hierarchies import SubvolumeGaussian
-from l2m.training import GaussianTask, Plan, train
+from l2m.tasks import GaussianTask
+from l2m.training import Plan, train
+from l2m.hierarchies import SubvolumeGaussian
+from l2m.tasks import GaussianTask
 from transformers import logging
 logging.set_verbosity_error()
 class Slow(GaussianTask):
@@ -166,9 +172,9 @@ def test_token_nll_is_the_probability_of_every_token():
             past = torch.cat([past, tokens[:, i : i + 1]], 1)
 
 
-class Coins:
+class Coins(SequenceScorer):
     "Every even token is a fair coin, every odd one repeats it"
-    vocabulary = 2
+    name, vocabulary = "coins", 2
 
     def sample(self, n, length, generator): return torch.randint(2, (n, length // 2), generator=generator).repeat_interleave(2, 1)
 
@@ -260,6 +266,7 @@ def test_checkpoints_of_another_run_are_refused(plain, tmp_path, model, task, pl
     (lambda: Plan(10, 8, 0.1, warmup=0, clip=0.0), "a clip > 0"),
     (lambda: Plan(10, 9, 0.1, warmup=0, microbatches=2), "micro-batches must divide the batch"),
     (lambda: Plan(10, 8, 0.1, warmup=0, autocast="int8"), "autocast='int8' is unknown"),
+    (lambda: DiscreteTask(count_ngrams([np.arange(4)], 2, 4), 8), "knows what tokens cost and draws none: pass a source"),
     (lambda: evaluate(gpt2(), TASK, 1, 1), "n=1, batch=1: choose n >= 2"),
     (lambda: collapse([1, 2, 3], [1, 2, 3]), "a curve of degree 2 needs at least 4"),
     (lambda: collapse([1, 2, 3, 4], [1, 2, 3, 0]), "entry 3 of y is 0, expected a finite number, above 0"),
@@ -337,3 +344,46 @@ def test_a_process_that_does_the_same_run_may_finish_first(tmp_path):
     model = gpt2()
     checkpoint.write(model, torch.optim.AdamW(model.parameters()), [(0, 1.0, 8, 0.1)])
     assert checkpoint.path.exists()
+
+
+def made(tmp_path, told, seeds=(0,), rates=(0.003, 0.006), **changes):
+    "A study of two models at two lengths"
+    trials = [Trial({"length": length}, GaussianTask(SubvolumeGaussian.of_length(length, copies=2)), Plan(6, 4, 0.5, warmup=1, **changes), 20, 10) for length in (4, 16)]
+    def build(model, trial, seed=0, device="cpu"):
+        if device != "meta": told.append((model, trial.labels["length"], seed))
+        return build_model(model, length=trial.labels["length"], copies=2, seed=seed, device=device)
+    return study(build, ["gpt2", "llama"], trials, Store(tmp_path, {}), rates=rates, tuning_steps=4, tuned_on=1, seeds=seeds)
+
+
+def test_a_study_chooses_rates_and_makes_every_run_once(tmp_path):
+    told = []
+    found = made(tmp_path, told)
+    assert told == [("gpt2", 16, 0)] * 2 + [("llama", 16, 0)] * 2 + [("gpt2", 4, 0), ("llama", 4, 0), ("gpt2", 16, 0), ("llama", 16, 0)]
+    assert found.tuning.columns == ["model", "learning_rate", "kl", "steps"] and found.tuning["steps"].to_list() == [4] * 4
+    best = {model: min(rows.iter_rows(), key=lambda row: row[2])[1] for (model,), rows in found.tuning.group_by("model")}
+    assert found.rates == best and [o.plan.learning_rate for o in found.outcomes] == [best["gpt2"], best["llama"]] * 2
+    again, more = made(tmp_path, told), made(tmp_path, told, seeds=(0, 1))
+    assert len(told) == 8 + 4 and all(a.table.equals(b.table) and a.losses.equals(b.losses) for a, b in zip(found.outcomes, again.outcomes))
+    assert [o.place for o in more.outcomes[4:]] == [{"model": m, "length": n, "seed": 1} for n in (4, 16) for m in ("gpt2", "llama")]
+    assert more.outcomes[0].table.equals(found.outcomes[0].table) and not more.outcomes[4].table.equals(found.outcomes[0].table)
+
+
+def test_a_study_is_what_its_runs_would_be_by_themselves(tmp_path):
+    outcome = made(tmp_path / "study", [], rates=[0.01]).outcomes[2]
+    build = lambda: build_model("gpt2", length=16, copies=2, seed=0)
+    alone = measured(Store(tmp_path / "alone", {}), "run", build, TASK, Plan(6, 4, 0.01, warmup=1), 20, 10)
+    assert outcome.table.drop("seconds").equals(alone.drop("seconds")) and (outcome.model, outcome.tokens) == ("gpt2", 6 * 4 * 16)
+    assert outcome.placed(outcome.curve(3)).columns == ["model", "length", "seed", "part", "loss", "step", "tokens", "seconds"]
+    assert outcome.curve(3)["loss"].to_list() == pytest.approx([outcome.losses["loss"][i : i + 2].mean() for i in (0, 2, 4)])
+
+
+def test_other_work_is_another_run_in_the_same_store(tmp_path):
+    told = []
+    for change in ({}, {"clip": 0.5}, {"weight_decay": 0.1}): made(tmp_path, told, rates=[0.01], **change)
+    assert len(told) == 3 * 4 and len(Store.open(tmp_path).keys()) == 2 * len(told)
+
+
+def test_one_rate_needs_no_choice(tmp_path):
+    found = made(tmp_path, [], rates=[0.01])
+    assert found.tuning.is_empty() and found.tuning.schema == {"model": pl.String, "learning_rate": pl.Float64, "kl": pl.Float64, "steps": pl.Int64}
+    assert found.rates == {"gpt2": 0.01, "llama": 0.01}

@@ -3,7 +3,10 @@
 A notebook's page is its executed copy from `_runs/`, never the committed source without outputs. nbdev's directives
 turn into cell tags, a figure takes the `*Figure: ...*` paragraph below it as its alternative text, and tables keep what a reader needs.
 """
-import base64, re, struct
+
+import base64
+import re
+import struct
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -21,9 +24,16 @@ decimal = re.compile(r"(?<=<td>)-?\d+\.\d+(?:e[+-]?\d+)?(?=</td>)")
 prompts = {"hide-cell": "the answers", "hide-output": "the table"}
 caption = re.compile(r"\A\*(Figure.*?)\*\s*(?:\n\n|\Z)", re.DOTALL)
 tags = {
-    "default_exp": "remove-cell", "hide": "remove-cell", "export": "export", "exports": "export", "exporti": "export",
-    "hide_input": "remove-input", "echo: false": "remove-input", "code-fold: true": "hide-input",
-    "hide_output": "remove-output", "output: false": "remove-output",
+    "default_exp": "remove-cell",
+    "hide": "remove-cell",
+    "export": "export",
+    "exports": "export",
+    "exporti": "export",
+    "hide_input": "remove-input",
+    "echo: false": "remove-input",
+    "code-fold: true": "hide-input",
+    "hide_output": "remove-output",
+    "output: false": "remove-output",
 }
 
 
@@ -31,7 +41,8 @@ def executed(app, docname: str) -> Path:
     "The run behind a page; Sphinx builds the page again when it changes"
     run = Path(app.srcdir).parent / "_runs" / f"{docname}.ipynb"
     app.env.note_dependency(str(run))
-    if not run.exists(): raise ExtensionError(f"{docname} has not been executed: {run} is missing, build with `make book`")
+    if not run.exists():
+        raise ExtensionError(f"{docname} has not been executed: {run} is missing, build with `make book`")
     return run
 
 
@@ -41,23 +52,28 @@ def strip_directives(cell) -> None:
     head = next((i for i, line in enumerate(lines) if line.strip() and not directive.match(line)), len(lines))
     found = [directive.match(line)[1] for line in lines[:head] if line.strip()]
     cell.metadata.tags += [tag for d in found if (tag := tags.get(d) or tags.get(d.split()[0]))]
-    if head == len(lines): cell.metadata.tags.append("remove-cell")
+    if head == len(lines):
+        cell.metadata.tags.append("remove-cell")
     cell.source = "\n".join(lines[head:])
 
 
 def describe_figure(cell, below: str) -> None:
     "Show a cell's figures at their size on paper, described by the caption below them"
     for output in cell.outputs:
-        if "image/png" not in output.get("data", {}): continue
-        dots, = struct.unpack(">I", base64.b64decode(output.data["image/png"])[16:20])
-        output.metadata["image/png"] = {"width": dots * 96 // 180}          # 180 dots an inch in l2m.mplstyle, 96 in CSS
+        if "image/png" not in output.get("data", {}):
+            continue
+        (dots,) = struct.unpack(">I", base64.b64decode(output.data["image/png"])[16:20])
+        output.metadata["image/png"] = {"width": dots * 96 // 180}  # 180 dots an inch in l2m.mplstyle, 96 in CSS
         if found := caption.match(below):
-            cell.metadata.setdefault("mystnb", {})["image"] = {"alt": " ".join(re.sub(r"[*`$\\{}]", "", found[1]).split())}
+            cell.metadata.setdefault("mystnb", {})["image"] = {
+                "alt": " ".join(re.sub(r"[*`$\\{}]", "", found[1]).split())
+            }
 
 
 def four_digits(number: str) -> str:
     "A decimal as short as an eye can use; what is written shorter stays as it is"
-    if len(re.sub(r"e.*|\D", "", number).lstrip("0")) <= 4: return number
+    if len(re.sub(r"e.*|\D", "", number).lstrip("0")) <= 4:
+        return number
     return f"{float(number):.0f}" if abs(float(number)) >= 1e4 else f"{float(number):#.4g}"
 
 
@@ -70,15 +86,21 @@ def tidy_tables(cell) -> None:
 
 def swap_in_run(app, docname: str, source: list[str]) -> None:
     "Replace a notebook by its executed copy, ready for a reader"
-    if Path(app.env.doc2path(docname)).suffix != ".ipynb": return
+    if Path(app.env.doc2path(docname)).suffix != ".ipynb":
+        return
     notebook = nbformat.read(executed(app, docname), as_version=4)
     for cell, below in zip(notebook.cells, [*notebook.cells[1:], None]):
         cell.metadata.setdefault("tags", [])
-        if "papermill-error-cell-tag" in cell.metadata.tags: raise ExtensionError(f"{docname}: its run failed")
-        if cell.cell_type != "code": continue
+        if "papermill-error-cell-tag" in cell.metadata.tags:
+            raise ExtensionError(f"{docname}: its run failed")
+        if cell.cell_type != "code":
+            continue
         strip_directives(cell)
         for tag in prompts.keys() & set(cell.metadata.tags):
-            cell.metadata["mystnb"] = {"code_prompt_show": f"Show {prompts[tag]}", "code_prompt_hide": f"Hide {prompts[tag]}"}
+            cell.metadata["mystnb"] = {
+                "code_prompt_show": f"Show {prompts[tag]}",
+                "code_prompt_hide": f"Hide {prompts[tag]}",
+            }
         tidy_tables(cell)
         describe_figure(cell, below.source if below else "")
     if first := next((i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.tags), None):
@@ -106,9 +128,12 @@ def unwrap_annotations(app, what, name, obj, options, signature: str | None, ret
 def add_docments(app, what, name, obj, options, lines) -> None:
     "Append the comments on parameters to a docstring, as fields"
     lines[:] = map(as_rst, lines)
-    if what not in ("function", "method", "class"): return
-    try: comments = docments(obj)
-    except (OSError, TypeError) as error: return log.debug("%s: no docments (%s)", name, error)
+    if what not in ("function", "method", "class"):
+        return
+    try:
+        comments = docments(obj)
+    except (OSError, TypeError) as error:
+        return log.debug("%s: no docments (%s)", name, error)
     field = lambda parameter: ":return:" if parameter == "return" else f":param {parameter}:"
     lines += ["", *(f"{field(k)} {as_rst(' '.join(v.split()))}" for k, v in comments.items() if v), ""]
 
@@ -120,8 +145,11 @@ def dress_pages(app, config) -> None:
     home = settings["DEFAULT"]
     config.version = config.release = l2m.__version__
     config.html_theme_options = {
-        **config.html_theme_options, "extra_footer": f"<p>l2m {l2m.__version__}</p>", "path_to_docs": home["nbs_path"],
-        "repository_url": f"https://github.com/{home['user']}/{home['repo']}", "repository_branch": home["branch"],
+        **config.html_theme_options,
+        "extra_footer": f"<p>l2m {l2m.__version__}</p>",
+        "path_to_docs": home["nbs_path"],
+        "repository_url": f"https://github.com/{home['user']}/{home['repo']}",
+        "repository_branch": home["branch"],
         "launch_buttons": {"colab_url": "https://colab.research.google.com"},
     }
 

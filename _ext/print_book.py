@@ -3,17 +3,18 @@
 The pages of `_build/html`, in the order of the table of contents, become one page whose links stay inside it, and a
 headless Chromium prints it: `python _ext/print_book.py`. Without a Chromium the book is left without its PDF.
 """
+
 import sys
 from datetime import date
 from pathlib import Path
 from posixpath import dirname, normpath
 from urllib.parse import urldefrag, urljoin, urlsplit
 
+from browsers import FLAGS, chromium
 from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
 
 import l2m
-from browsers import FLAGS, chromium
 
 STYLE = """
 @page { size: A4; margin: 17mm 16mm 18mm; }
@@ -50,15 +51,20 @@ def inlined(root: Path, page: str, pages: list[str]):
     article = BeautifulSoup((root / page).read_text(), "html.parser").select_one("article")
     mark = lambda page, name: f"{page}--{name}"
     for element in article.select("[id]"):
-        if not element["id"].startswith("l2m-"): element["id"] = mark(page, element["id"])
+        if not element["id"].startswith("l2m-"):
+            element["id"] = mark(page, element["id"])
     for element in article.select("[src]"):
-        if not urlsplit(element["src"]).scheme: element["src"] = normpath(f"{dirname(page)}/{element['src']}").lstrip("/")
+        if not urlsplit(element["src"]).scheme:
+            element["src"] = normpath(f"{dirname(page)}/{element['src']}").lstrip("/")
     for link in article.select("a[href]"):
         target, name = urldefrag(urljoin(f"/{page}", link["href"]))
-        if target.lstrip("/") in pages: link["href"] = "#" + (mark(target.lstrip("/"), name) if name else target.lstrip("/"))
-    for answers in article.select("details.above-output, details:has(.tag_hide-cell), .tag_hide-cell details"): answers["open"] = ""
+        if target.lstrip("/") in pages:
+            link["href"] = "#" + (mark(target.lstrip("/"), name) if name else target.lstrip("/"))
+    for answers in article.select("details.above-output, details:has(.tag_hide-cell), .tag_hide-cell details"):
+        answers["open"] = ""
     article["id"] = page
-    for script in article.select("noscript"): script.decompose()
+    for script in article.select("noscript"):
+        script.decompose()
     return article
 
 
@@ -71,12 +77,19 @@ def one_page(root: Path) -> str:
     book.head.append(BeautifulSoup(f"<style>{STYLE}</style>", "html.parser").style)
     title = lambda article: article.find("h1").get_text().removesuffix("#")
     contents = "".join(f'<li><a href="#{article["id"]}">{title(article)}</a></li>' for article in articles)
-    front = (f'<div class="title-page"><h1>l2m</h1><p>{title(articles[0])}<br>Mutual-information scaling and the L²M condition</p>'
-             f'<p>The l2m authors<br>version {l2m.__version__}, {date.today()}</p></div>'
-             f'<div class="contents"><p><b>Contents</b></p><ol>{contents}</ol></div>')
+    front = (
+        f'<div class="title-page"><h1>l2m</h1><p>{title(articles[0])}<br>Mutual-information scaling and the L²M condition</p>'
+        f"<p>The l2m authors<br>version {l2m.__version__}, {date.today()}</p></div>"
+        f'<div class="contents"><p><b>Contents</b></p><ol>{contents}</ol></div>'
+    )
     scripts = [script for script in book.body.select("script") if not script.find_parent("article")]
     book.body.clear()
-    book.body.append(BeautifulSoup(f'<main class="bd-main"><div class="bd-content"><div class="bd-article-container">{front}</div></div></main>', "html.parser").main)
+    book.body.append(
+        BeautifulSoup(
+            f'<main class="bd-main"><div class="bd-content"><div class="bd-article-container">{front}</div></div></main>',
+            "html.parser",
+        ).main
+    )
     book.select_one(".bd-article-container").extend(articles)
     book.body.extend(scripts)
     return str(book)
@@ -85,15 +98,22 @@ def one_page(root: Path) -> str:
 def print_book(root: Path) -> Path | None:
     "Write `l2m.pdf` beside the pages and show its link on the first one; nothing without a browser"
     with sync_playwright() as playwright:
-        if not (found := chromium(playwright)): return None
+        if not (found := chromium(playwright)):
+            return None
         (page := root / "one-page.html").write_text(one_page(root))
         try:
             browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
             tab = browser.new_page(viewport={"width": 700, "height": 1000}, color_scheme="light")
-            tab.goto(page.as_uri(), timeout=300_000)                       # a long page, on a machine that may be busy
+            tab.goto(page.as_uri(), timeout=300_000)  # a long page, on a machine that may be busy
             tab.evaluate("async () => { await window.MathJax.startup.promise }")
-            tab.pdf(path=root / "l2m.pdf", prefer_css_page_size=True, print_background=True, display_header_footer=True,
-                    header_template="<span></span>", footer_template=FOOTER)
+            tab.pdf(
+                path=root / "l2m.pdf",
+                prefer_css_page_size=True,
+                print_background=True,
+                display_header_footer=True,
+                header_template="<span></span>",
+                footer_template=FOOTER,
+            )
             browser.close()
         finally:
             page.unlink()
@@ -104,4 +124,7 @@ def print_book(root: Path) -> Path | None:
 
 if __name__ == "__main__":
     printed = print_book(Path(__file__).parents[1] / "_build" / "html")
-    print(f"The book on paper is in {printed}" if printed else "No Chromium here: the book has no PDF", file=sys.stdout if printed else sys.stderr)
+    print(
+        f"The book on paper is in {printed}" if printed else "No Chromium here: the book has no PDF",
+        file=sys.stdout if printed else sys.stderr,
+    )

@@ -1,4 +1,5 @@
 "Throughput of pair counting on the tokens of sotu: a dictionary, l2m, and the bare sort of the same keys."
+
 import time
 from collections import Counter
 
@@ -6,9 +7,9 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from l2m.corpora import load_corpus
-from l2m.tokens import document_tokens
-from l2m.expansion import dequantized, embedded_smollm2
 from l2m.counting import pair_counts
+from l2m.expansion import dequantized, embedded_smollm2
+from l2m.tokens import document_tokens
 
 DISTANCE = 16
 
@@ -16,7 +17,8 @@ DISTANCE = 16
 def dictionary(documents):
     counts = Counter()
     for ids in documents:
-        for pair in zip(ids, ids[DISTANCE:]): counts[pair] += 1
+        for pair in zip(ids, ids[DISTANCE:]):
+            counts[pair] += 1
     return counts
 
 

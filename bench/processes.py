@@ -1,7 +1,9 @@
 "Samples with their exact conditionals: the hierarchy's filters against one product with a dense Cholesky factor."
+
 import time
 
 import torch
+
 from l2m.hierarchies import SubvolumeGaussian
 
 COPIES, TOKENS = 64, 16384

@@ -36,7 +36,9 @@ Share = Annotated[float, Between(0, 1)]
 # %% ../nbs/00_arguments.ipynb #a6
 def _are(values: Any, element: Any) -> bool:
     "Whether this is a sequence of such elements."
-    if isinstance(values, (str, bytes, Mapping, Set)) or not (isinstance(values, Sized) and isinstance(values, Iterable)):
+    if isinstance(values, (str, bytes, Mapping, Set)) or not (
+        isinstance(values, Sized) and isinstance(values, Iterable)
+    ):
         return False
     if getattr(values, "ndim", 1) != 1:  # arrays and tensors with rows and columns, or none at all
         return False
@@ -87,7 +89,15 @@ def _missing(value: Any, protocol: type) -> list[str]:
     return [name for name in names if not hasattr(value, name) or called(protocol, name) > called(value, name)]
 
 # %% ../nbs/00_arguments.ipynb #a9
-WORDS = {int: "a whole number", float: "a finite number", str: "text", bool: "True or False", type(None): "None", Callable: "a function", Any: "anything"}
+WORDS = {
+    int: "a whole number",
+    float: "a finite number",
+    str: "text",
+    bool: "True or False",
+    type(None): "None",
+    Callable: "a function",
+    Any: "anything",
+}
 MANY = {int: "whole numbers", float: "finite numbers", str: "texts", Any: "anything"}
 
 
@@ -187,7 +197,11 @@ def as_array(
     try:
         found = np.asarray(values)
         found = found.astype(float) if found.dtype.kind in "biuf" else None
-    except (TypeError, ValueError, RuntimeError):  # text, or lists of different lengths, or a tensor that has a gradient
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ):  # text, or lists of different lengths, or a tensor that has a gradient
         found = None
     if found is None or (axes is not None and found.ndim != axes):
         shape = "numbers" if axes is None else f"numbers along {axes} {'axis' if axes == 1 else 'axes'}"

@@ -19,10 +19,10 @@ import torch
 from tqdm import tqdm
 
 from .arguments import Between, Count, Share, checked
-from .windows import Windows
-from .interface import Continuation, Scorer, Needs
 from .errors import clustered
+from .interface import Continuation, Needs, Scorer
 from .stores import Store, Unfinished, read_shards, versions, writable
+from .windows import Windows
 
 # %% ../nbs/04_bipartite.ipynb #33153beb
 @checked
@@ -33,10 +33,9 @@ def blocks(
     "The blocks to measure. For each ratio, L becomes the largest multiple of it that is not longer."
     if not len(lengths) or not len(ratios) or min(ratios) < 2:
         raise ValueError(f"lengths {list(lengths)} and ratios {list(ratios)}: give at least one of each, ratios >= 2")
-    if min(lengths) < max(ratios):
-        raise ValueError(
-            f"length {min(lengths)} is shorter than the ratio {max(ratios)}: choose lengths >= {max(ratios)}"
-        )
+    shortest, most = min(lengths), max(ratios)
+    if shortest < most:
+        raise ValueError(f"length {shortest} is shorter than the ratio {most}: choose lengths >= {most}")
     rows = sorted({(int(r), int(L // r * r), int(L // r)) for r in ratios for L in lengths})
     return pl.DataFrame(rows, schema=["ratio", "length", "split"], orient="row")
 
@@ -191,7 +190,9 @@ def measure_bipartite(
     *,
     lengths: Sequence[int] | Mapping[int, int],  # block lengths L; a mapping says how many windows each is scored on
     ratios: Sequence[int] = (2,),  # L / split
-    shuffles: Annotated[int, Between(0)] = 1,  # partners of each window; 0: no crossed passes, for the direct estimate alone
+    shuffles: Annotated[
+        int, Between(0)
+    ] = 1,  # partners of each window; 0: no crossed passes, for the direct estimate alone
     alone: bool = True,  # read each Y by itself; False: for estimates that do without
     store: str | Path | None = None,  # folder to fill and resume from; None: nothing is kept
     batch_size: Count = 8,  # windows scored at once; one batch is one shard
@@ -222,7 +223,8 @@ def _fill(shelf: Store, shards: dict, scorer: Scorer, windows: Windows, group: n
     if missing:
         writable(shelf.folder)
     if "windows" in missing:
-        roles = dict(group=pl.Series(group, dtype=pl.Int64), partners=pl.Series(partners.tolist(), dtype=pl.List(pl.Int64)))
+        lists = pl.Series(partners.tolist(), dtype=pl.List(pl.Int64))
+        roles = dict(group=pl.Series(group, dtype=pl.Int64), partners=lists)
         shelf.write("windows", windows.table().with_columns(**roles))
     done = sum(len(rows) for key, (rows, _) in shards.items() if key not in missing)
     total = sum(len(rows) for rows, _ in shards.values())

@@ -43,7 +43,9 @@ def _check_layers(name: str, values: dict):
         if isinstance(value, dict):
             _check_layers(name, value)
         elif isinstance(key, str) and _LAYERS.fullmatch(key) and fits(value, int) and value > _DEEPEST:
-            raise ValueError(f"{name} has {key} {value}: choose at most {_DEEPEST}, since every layer is built to be measured")
+            raise ValueError(
+                f"{name} has {key} {value}: choose at most {_DEEPEST}, since every layer is built to be measured"
+            )
 
 # %% ../nbs/07_configurations.ipynb #08375dd2
 @checked

@@ -24,9 +24,7 @@ from .reading import Document
 # %% ../nbs/02_copies.ipynb #m70
 _GUTENBERG = r"PROJECT GUTENBERG(?:['’]?S)?(?:[ -]TM)?\b"
 _MARK = r"\*{3} ?%s OF (?:THE|THIS)(?: COPYRIGHTED)? " + _GUTENBERG
-_WORK_BEGINS = re.compile(
-    rf"{_MARK % 'START'}(?:[^*]{{0,500}}\*{{3}}|[^\n]*)|\*END[ *]*THE SMALL PRINT![^\n]*", re.I
-)
+_WORK_BEGINS = re.compile(rf"{_MARK % 'START'}(?:[^*]{{0,500}}\*{{3}}|[^\n]*)|\*END[ *]*THE SMALL PRINT![^\n]*", re.I)
 _WORK_ENDS = re.compile(rf"{_MARK % 'END'}|^ *END OF (?:(?:THE|THIS) )?{_GUTENBERG}", re.I | re.M)
 
 

@@ -22,7 +22,18 @@ from tqdm import tqdm
 from .arguments import Count, checked
 from .named import NAMED, named_files
 from .prose import language_code, running_text
-from .reading import READERS, Document, Entry, as_documents, choose_column, file_entries, kind_of, label_columns, readable_files, readable_name
+from l2m.reading import (
+    READERS,
+    Document,
+    Entry,
+    as_documents,
+    choose_column,
+    file_entries,
+    kind_of,
+    label_columns,
+    readable_files,
+    readable_name,
+)
 
 # %% ../nbs/02_corpora.ipynb #3911c3de
 def _contents(documents: Iterable[Document]) -> tuple[int, str]:
@@ -78,7 +89,9 @@ class Corpus:
         chosen: Callable[[str], bool],  # whether a document of this name belongs to the first part
     ) -> "tuple[Corpus, Corpus]":
         "The documents that are chosen, and the others: two corpora, as lazy as this one."
-        part = lambda first: replace(self, read=lambda: (d for d in self.read() if bool(chosen(d.id)) == first), size=None)
+        part = lambda first: replace(
+            self, read=lambda: (d for d in self.read() if bool(chosen(d.id)) == first), size=None
+        )
         return part(True), part(False)
 
 
@@ -94,7 +107,9 @@ def _entries_of(documents: Sequence[Document], name: str) -> list[Entry]:
         raise ValueError(f"corpus {name!r} has no documents: give at least two, since pairs need two")
     for number, document in enumerate(documents):
         if not (isinstance(document.id, str) and isinstance(document.text, str)):
-            raise ValueError(f"document {number} of {name!r} is {reprlib.repr(document)}: expected a text as its id and as its text")
+            raise ValueError(
+                f"document {number} of {name!r} is {reprlib.repr(document)}: expected a text as its id and as its text"
+            )
     twice = [key for key, count in Counter(d.id for d in documents).items() if count > 1]
     if twice:
         raise ValueError(f"two documents of {name!r} are called {twice[0]!r}: give each a name of its own")
@@ -118,7 +133,9 @@ def _refuse_hub_choices(source: str, chosen: Choices) -> None:
         raise ValueError(f"config, split and revision are for datasets of the Hub: leave them out for {source!r}")
 
 
-def _read_once(name: str, language: str | None, entries: Callable[[], Iterator[Entry]], documents: int | None) -> Corpus:
+def _read_once(
+    name: str, language: str | None, entries: Callable[[], Iterator[Entry]], documents: int | None
+) -> Corpus:
     "A corpus all of which was read once, so that nothing it holds can stop a run later."
     corpus = Corpus(readable_name(name), language, lambda: islice(as_documents(entries()), documents))
     size, fingerprint = _contents(tqdm(corpus, desc="reading", unit="document", delay=2))
@@ -130,7 +147,9 @@ def _local_corpus(source: str, chosen: Choices) -> Corpus:
     _refuse_hub_choices(source, chosen)
     files, folder = readable_files(source), Path(os.path.expanduser(source))
     root = folder if folder.is_dir() else folder.parent
-    return _read_once(source, chosen.language, lambda: file_entries(files, root, chosen.column, chosen.id_column), chosen.documents)
+    return _read_once(
+        source, chosen.language, lambda: file_entries(files, root, chosen.column, chosen.id_column), chosen.documents
+    )
 
 # %% ../nbs/02_corpora.ipynb #fd329148
 def _digest(files: list[Path], *choices) -> str:
@@ -206,14 +225,18 @@ def _hub_corpus(source: str, chosen: Choices) -> Corpus:
     row = next(iter(dataset), None)
     if row is None:
         raise ValueError(f"dataset {name!r}, config {config!r}, split {split!r} is empty: choose another split")
-    column = choose_column({key: kind_of(value) for key, value in row.items()}, chosen.column, chosen.id_column, f"dataset {name!r}")
+    column = choose_column(
+        {key: kind_of(value) for key, value in row.items()}, chosen.column, chosen.id_column, f"dataset {name!r}"
+    )
     labels = [label for label in label_columns(column, chosen.id_column) if label in row]
     dataset = dataset.select_columns([column, *labels])
     entries = lambda: _rows_of(dataset, split, column, labels, f"dataset {name!r}")
     if local:
         return _read_once(source, language, entries, documents)
     corpus = Corpus(source, language, lambda: islice(as_documents(entries()), documents), documents)
-    return _known(corpus, _digest([], name, config, split, column, chosen.id_column, commit, documents, *_unwrapped(language)))
+    return _known(
+        corpus, _digest([], name, config, split, column, chosen.id_column, commit, documents, *_unwrapped(language))
+    )
 
 # %% ../nbs/02_corpora.ipynb #7eda1f5d
 @dataclass(frozen=True)
@@ -228,7 +251,11 @@ class Scheme:
 SCHEMES = [
     Scheme(f"one of {', '.join(map(repr, NAMED))}", NAMED.__contains__, _named_corpus),
     Scheme("'hf:owner/name'", lambda source: source.startswith("hf:"), _hub_corpus),
-    Scheme(f"an existing file ({', '.join(READERS)}) or a folder of such files", lambda source: os.path.exists(os.path.expanduser(source)), _local_corpus),
+    Scheme(
+        f"an existing file ({', '.join(READERS)}) or a folder of such files",
+        lambda source: os.path.exists(os.path.expanduser(source)),
+        _local_corpus,
+    ),
 ]
 
 # %% ../nbs/02_corpora.ipynb #m63
@@ -238,11 +265,13 @@ def load_corpus(
     | Path,  # a name: sotu, wikipedia, python, tuberculosis, palestrina; a .txt, .jsonl or .parquet file; a folder of them; "hf:owner/name"; "hf:./folder"
     *,
     column: str | None = None,  # text column of a table; default: the first of text, content, document
-    id_column: str | None = None,  # name column of a table; default: the first of id, title; without one, a row is called file:number
+    id_column: str
+    | None = None,  # name column of a table; default: the first of id, title; without one, a row is called file:number
     config: str | None = None,  # configuration of a Hub dataset, "20231101.en" for wikimedia/wikipedia
     split: str = "train",  # split of a Hub dataset
     revision: str | None = None,  # branch, tag or commit of a Hub dataset
-    language: str | None = "en",  # ISO 639 code for the sentence rules, unknown to pySBD: the English ones; None: no prose
+    language: str
+    | None = "en",  # ISO 639 code for the sentence rules, unknown to pySBD: the English ones; None: no prose
     documents: Count | None = None,  # only the first so many
 ) -> Corpus:  # read lazily, document by document
     "Open a corpus, and refuse now what could not be read later."

@@ -110,7 +110,9 @@ def count_keys(
 ) -> tuple[np.ndarray, np.ndarray]:  # (distinct keys ascending, how often each occurs)
     "Count equal numbers by sorting."
     if keys.ndim != 1 or not len(keys) or keys.dtype.kind not in "iu":
-        raise ValueError(f"keys of type {keys.dtype} and shape {keys.shape}: expected a column of whole numbers, at least one")
+        raise ValueError(
+            f"keys of type {keys.dtype} and shape {keys.shape}: expected a column of whole numbers, at least one"
+        )
     keys.sort()
     last = np.append(np.flatnonzero(keys[1:] != keys[:-1]), len(keys) - 1)
     return keys[last], np.diff(last, prepend=-1)
@@ -315,7 +317,9 @@ def count_sums(
     "Sum up counts by symbol and group."
     whole = all(column.ndim == 1 and column.dtype.kind in "iu" for column in (keys, counts))
     if not whole or len(keys) != len(counts) or not len(keys):
-        raise ValueError(f"keys of shape {keys.shape} and counts of shape {counts.shape}: expected one whole count for each whole key")
+        raise ValueError(
+            f"keys of shape {keys.shape} and counts of shape {counts.shape}: expected one whole count for each whole key"
+        )
     symbol, group = keys // keys.dtype.type(groups), (keys % keys.dtype.type(groups)).astype(np.int64)
     starts = np.flatnonzero(np.append(True, symbol[1:] != symbol[:-1]))
     n = np.add.reduceat(counts, starts)

@@ -59,7 +59,9 @@ def _alphabets() -> list[tuple[str, list[frozenset[str]]]]:
     return [(encoding, [frozenset(alphabet) for alphabet in alphabets]) for encoding, alphabets in table]
 
 # %% ../nbs/00_encodings.ipynb #00-encodings-011
-_PRINTED = frozenset("“”‘’„‚«»‹›–—…•·°§©®€£\u00a0、。，．；：？！「」『』（）《》〈〉・\u3000")  # of no language in particular
+_PRINTED = frozenset(
+    "“”‘’„‚«»‹›–—…•·°§©®€£\u00a0、。，．；：？！「」『』（）《》〈〉・\u3000"
+)  # of no language in particular
 
 
 def _coverage(text: str, alphabets: list[frozenset[str]]) -> float:
@@ -113,11 +115,17 @@ def _not_utf8(
     where = f"byte 0x{data[at]:02x} in line {line + data[:at].count(10)}"
     bad = len(_UNREAD.findall(text))
     if 0 < bad < sum(not c.isascii() for c in text) - bad:
-        return ValueError(f"{source} is not UTF-8 in one place ({where}), though it is elsewhere: mend it there, or leave such bytes out with: iconv -c -f utf-8 -t utf-8")
+        return ValueError(
+            f"{source} is not UTF-8 in one place ({where}), though it is elsewhere: mend it there, or leave such bytes out with: iconv -c -f utf-8 -t utf-8"
+        )
     begin = 0 if at < 4096 else data.rfind(b"\n", 0, at) + 1
     encoding = likely_encoding(data[begin:])
     if encoding is None:
-        kind = "is a binary file" if b"\0" in data else "is not UTF-8, and in no other encoding that is known here: a binary file, perhaps"
+        kind = (
+            "is a binary file"
+            if b"\0" in data
+            else "is not UTF-8, and in no other encoding that is known here: a binary file, perhaps"
+        )
         return ValueError(f"{source} {kind} ({where}): expected text in UTF-8")
     shown = " ".join(data[begin : begin + 120].decode(encoding, "ignore").split())[:40]
     return ValueError(

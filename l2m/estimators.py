@@ -17,9 +17,9 @@ from scipy.special import gammaln, logsumexp
 
 from .arguments import Between, Count, Share, checked
 from .bipartite import BipartiteScores
-from .windows import Windows
 from .errors import clustered, resamples
 from .interface import Block, Estimator, Needs
+from .windows import Windows
 
 # %% ../nbs/04_estimators.ipynb #04-estimators-005
 @dataclass(frozen=True)
@@ -174,7 +174,9 @@ class CacheControl:
 
     def terms(self, block: Block) -> np.ndarray:
         if block.length > self.fresh.shape[1]:
-            raise ValueError(f"a block of {block.length} tokens is longer than the fresh windows ({self.fresh.shape[1]}): draw longer ones")
+            raise ValueError(
+                f"a block of {block.length} tokens is longer than the fresh windows ({self.fresh.shape[1]}): draw longer ones"
+            )
         information = lambda tokens: [_cache_information(tokens, block.split, self.unigram, s) for s in self.strengths]
         cache, fresh = (np.stack(information(t), 1) for t in (block.tokens, self.fresh[:, : block.length]))
         return controlled(Direct().terms(block), cache, fresh.mean(0))
@@ -189,11 +191,15 @@ def extrapolate(
     "Scores on the line through two scorers, beyond the better one; what was read in all is the sum of both."
     same = ("token_ids", "partners", "group")
     if better.passes != worse.passes or not all(np.array_equal(getattr(better, a), getattr(worse, a)) for a in same):
-        raise ValueError("the two scorers did not read the same: measure the same windows, lengths and shuffles with both")
+        raise ValueError(
+            "the two scorers did not read the same: measure the same windows, lengths and shuffles with both"
+        )
 
     def line(a, b):
         if np.isinf(a).any() or np.isinf(b).any():
-            raise ValueError("a log-probability is infinite: no line can be drawn through it, choose scorers that exclude nothing")
+            raise ValueError(
+                "a log-probability is infinite: no line can be drawn through it, choose scorers that exclude nothing"
+            )
         return a + step * (a - b)
 
     names = [s.parameters["model"] for s in (better, worse)]
@@ -323,12 +329,16 @@ def bipartite_terms(
 ) -> tuple[np.ndarray, np.ndarray]:  # [windows] that are counted; [windows] nats
     "The terms whose average is an estimate (Sec. 3 of Chen et al. 2025): one for each window that gives the joint term."
     if not len(scores.blocks.filter(pl.col("split") == split)) or not split < length <= _longest(scores, split):
-        raise ValueError(f"no block of {length} tokens was scored with a split at {split}: see the `blocks` of the scores")
+        raise ValueError(
+            f"no block of {length} tokens was scored with a split at {split}: see the `blocks` of the scores"
+        )
     check_estimators([estimator], scores.passes, pairing, one_way=one_way)
     rows, block = _block(scores, split, length, estimator.needs, pairing, one_way)
     terms = np.asarray(estimator.terms(block))
     if terms.shape != rows.shape:
-        raise ValueError(f"'{estimator.name}' returned terms of shape {terms.shape}, expected one for each of {len(rows)} rows")
+        raise ValueError(
+            f"'{estimator.name}' returned terms of shape {terms.shape}, expected one for each of {len(rows)} rows"
+        )
     windows, where, times = np.unique(rows, return_inverse=True, return_counts=True)
     return windows, np.bincount(where, terms) / times
 
@@ -338,7 +348,16 @@ def _longest(scores: BipartiteScores, split: int) -> int:
     return scores.blocks.filter(pl.col("split") == split)["length"].max()
 
 # %% ../nbs/04_estimators.ipynb #04-estimators-025
-_COLUMNS = dict(method=pl.String, ratio=pl.Int64, length=pl.Int64, split=pl.Int64, mi=pl.Float64, stderr=pl.Float64, n=pl.Int64, groups=pl.Int64)
+_COLUMNS = dict(
+    method=pl.String,
+    ratio=pl.Int64,
+    length=pl.Int64,
+    split=pl.Int64,
+    mi=pl.Float64,
+    stderr=pl.Float64,
+    n=pl.Int64,
+    groups=pl.Int64,
+)
 
 
 @checked
@@ -362,7 +381,9 @@ def bipartite_mi(
             if np.isnan(terms).all():  # the block is too short for it, or no window has enough contexts
                 continue
             found = clustered(terms, scores.group[windows], weights)
-            row = dict(method=estimator.name, ratio=ratio, length=length, split=split, n=len(windows), groups=found.groups)
+            row = dict(
+                method=estimator.name, ratio=ratio, length=length, split=split, n=len(windows), groups=found.groups
+            )
             rows.append(row | dict(mi=found.mean, stderr=found.stderr, replicates=found.replicates))
     if silent := {e.name for e in estimators} - {row["method"] for row in rows}:
         raise ValueError(

@@ -54,7 +54,9 @@ def _shipped(folder: str) -> Path:
     root = _checkout()
     place = root / folder if root else Path(l2m.__file__).resolve().parent / _SHIPPED[folder]
     if not place.is_dir():
-        raise FileNotFoundError(f"'{place}' is missing: install l2m again, or clone the repository and run l2m inside it")
+        raise FileNotFoundError(
+            f"'{place}' is missing: install l2m again, or clone the repository and run l2m inside it"
+        )
     return place
 
 # %% ../nbs/11_experiments.ipynb #59acd3cf

@@ -31,20 +31,26 @@ def positions_inside(process, i, j) -> tuple[Tensor, Tensor]:
     i, j = torch.from_numpy(as_array(i, "i")), torch.from_numpy(as_array(j, "j"))
     inside = [(0 <= place) & (place < process.length) & (place.frac() == 0) for place in (i, j)]
     if i.shape != j.shape or not all(within.all() for within in inside):
-        raise ValueError(f"positions {i.tolist()} and {j.tolist()}: choose different ones from 0 to {process.length - 1}")
+        raise ValueError(
+            f"positions {i.tolist()} and {j.tolist()}: choose different ones from 0 to {process.length - 1}"
+        )
     return i.long(), j.long()
 
 
 def _check_length(process, length: int):
     "Refuse what is longer than a block."
     if length > process.length:
-        raise ValueError(f"length {length}: the blocks of '{process.name}' end before, choose length <= {process.length}")
+        raise ValueError(
+            f"length {length}: the blocks of '{process.name}' end before, choose length <= {process.length}"
+        )
 
 
 def _check_values(process, z: Tensor):
     "Refuse values of another shape."
     if z.ndim != 3 or z.shape[1:] != (process.length, process.copies) or not z.is_floating_point():
-        raise ValueError(f"values of shape {list(z.shape)}, {z.dtype}: this process has [n, {process.length}, {process.copies}]")
+        raise ValueError(
+            f"values of shape {list(z.shape)}, {z.dtype}: this process has [n, {process.length}, {process.copies}]"
+        )
 
 # %% ../nbs/08_gaussian.ipynb #189fe425
 class GaussianProcess(ABC):
@@ -96,6 +102,7 @@ class GaussianProcess(ABC):
     @checked
     def two_point_mi(self, distance: Count) -> None:
         "It depends on the place: see `pair_mi`."
+        return None
 
     def pair_mi(self, i, j) -> Tensor:  # positions of one shape, counted from 0; nats of that shape
         "I(token i; token j) over all copies, exactly."
@@ -109,7 +116,9 @@ class GaussianProcess(ABC):
 def _shared_by_pairs(process: GaussianProcess, i: Tensor, j: Tensor) -> Tensor:
     "What two positions share: -log(1 - r²) / 2 for every copy."
     if (i == j).any():
-        raise ValueError(f"positions {i.tolist()} and {j.tolist()}: choose different ones from 0 to {process.length - 1}")
+        raise ValueError(
+            f"positions {i.tolist()} and {j.tolist()}: choose different ones from 0 to {process.length - 1}"
+        )
     a, b = i.flatten(), j.flatten()
     between, first, second = process.covariance(a, b), process.covariance(a, a), process.covariance(b, b)
     return -process.copies / 2 * torch.log1p(-(between**2) / (first * second)).view(i.shape)

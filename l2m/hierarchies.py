@@ -239,7 +239,9 @@ class _Hierarchy(GaussianProcess):
     def _shared(self, split, length):
         if length < self.length:
             kind = type(self).__name__
-            raise ValueError(f"length {length}: only whole blocks of {self.length} are known, take {kind}.of_length({length})")
+            raise ValueError(
+                f"length {length}: only whole blocks of {self.length} are known, take {kind}.of_length({length})"
+            )
         return self.bipartite_curve[split].item()
 
     def covariance(self, i, j):

@@ -217,7 +217,7 @@ class IsingLattice(DiscreteProcess):
     temperature: float | Literal[math.inf] = CRITICAL  # T, in units of the bond
 
     def __post_init__(self):
-        self.lattice  # refuses what is none
+        _ = self.lattice  # refuses what is none
 
     lattice = cached_property(lambda self: Lattice(self.width, self.height, self.temperature))
     vocabulary, period = 2, None
@@ -276,6 +276,8 @@ def spin_information(
     "Mutual information of two spins, each as often up as down."
     r = torch.from_numpy(as_array(correlation, "correlation"))
     if (r.abs() > 1 + 1e-6).any():
-        raise ValueError(f"correlation {r[r.abs() > 1 + 1e-6][0]} lies outside -1 to 1: pass means of products of spins")
+        raise ValueError(
+            f"correlation {r[r.abs() > 1 + 1e-6][0]} lies outside -1 to 1: pass means of products of spins"
+        )
     r = r.clamp(-1, 1)
     return (torch.xlogy(1 + r, 1 + r) + torch.xlogy(1 - r, 1 - r)) / 2

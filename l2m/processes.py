@@ -19,10 +19,10 @@ from scipy.special import betaln, gammaln, logsumexp, xlogy
 from torch import Tensor
 
 from .arguments import Between, Count, as_array, checked
-from .windows import Windows
 from .information import mutual_information
 from .interface import Continuation, Scorer, Source
 from .scoring import SequenceScorer
+from .windows import Windows
 
 # %% ../nbs/08_processes.ipynb #ab0e4caf
 MOST_SYMBOLS = 2**31  # colours or facts, of which every one takes memory
@@ -161,7 +161,9 @@ def divergence(
     "KL of p from q; infinite where q holds impossible what p does not."
     p, q = as_array(p, "p"), as_array(q, "q")
     if p.shape != q.shape or (p < 0).any() or (q < 0).any():
-        raise ValueError(f"tables of shape {p.shape} and {q.shape}: expected probabilities, none negative, of one shape")
+        raise ValueError(
+            f"tables of shape {p.shape} and {q.shape}: expected probabilities, none negative, of one shape"
+        )
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.where(p > 0, p * (np.log(p) - np.log(q)), 0.0).sum())
 

@@ -195,9 +195,7 @@ def language_code(
 
 
 _GAP = r"(?:,(?:\s?-\s?|\s{0,2})|\s?-\s?|\s{1,2})"  # between the numbers of references: [12, 15 - 18]
-_REFERENCE = (
-    r"(?<=[^\d\s])(\.|∯)((\[(?:\d+" + _GAP + r")*(\d{1,3})\])+|((\d{1,3}\s?)?\d{1,3}))(\s)(?=[A-Z])"
-)
+_REFERENCE = r"(?<=[^\d\s])(\.|∯)((\[(?:\d+" + _GAP + r")*(\d{1,3})\])+|((\d{1,3}\s?)?\d{1,3}))(\s)(?=[A-Z])"
 
 
 @cache

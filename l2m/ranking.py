@@ -62,7 +62,9 @@ LAWS = (
 def error_covariance(
     replicates,  # [draws, lengths] bootstrap draws of the estimates, nats
     groups: Annotated[int, Between(2)],  # independent document groups
-) -> tuple[np.ndarray, float, float]:  # (covariance [lengths, lengths] nats², factor on its inverse, shrinkage in [0, 1])
+) -> tuple[
+    np.ndarray, float, float
+]:  # (covariance [lengths, lengths] nats², factor on its inverse, shrinkage in [0, 1])
     "Covariance of the estimates, fit to be inverted: Hartlap's factor, or shrunk correlations when groups are few."
     if (replicates := as_array(replicates, "replicates", 2)).shape[0] < 2 or not replicates.shape[1]:
         raise ValueError(f"replicates of shape {replicates.shape}: expected at least two draws of at least one length")
@@ -88,9 +90,15 @@ def fit_law(
     whitener,  # [lengths, lengths] W with W^T W the inverse covariance
 ) -> tuple[float, np.ndarray, float | None]:  # (chi2, coefficients, exponent)
     "Generalised least squares: coefficients in closed form, the exponent by search."
-    lengths, mi, whitener = as_array(lengths, "lengths", 1, above=0), as_array(mi, "mi", 1), as_array(whitener, "whitener", 2)
+    lengths, mi, whitener = (
+        as_array(lengths, "lengths", 1, above=0),
+        as_array(mi, "mi", 1),
+        as_array(whitener, "whitener", 2),
+    )
     if not len(lengths) == len(mi) == len(whitener) == whitener.shape[1]:
-        raise ValueError(f"{len(lengths)} lengths, {len(mi)} mi, a whitener of shape {whitener.shape}: expected as many of each")
+        raise ValueError(
+            f"{len(lengths)} lengths, {len(mi)} mi, a whitener of shape {whitener.shape}: expected as many of each"
+        )
     y = whitener @ mi
 
     def solve(exponents):  # [candidates] -> chi2 [candidates], coefficients [candidates, k]
@@ -117,7 +125,9 @@ def fit_law(
 # %% ../nbs/06_ranking.ipynb #06-scaling-039
 TOLD_APART, RULED_OUT = 4, 10  # distances in AICc, and in chi2
 FEWEST_GROUPS = 6  # with fewer documents not even the standard errors are known
-Status = Literal["best", "not told apart", "not needed", "less likely", "ruled out", "too few lengths", "too few documents"]
+Status = Literal[
+    "best", "not told apart", "not needed", "less likely", "ruled out", "too few lengths", "too few documents"
+]
 
 
 @checked
@@ -278,7 +288,9 @@ def ranking_of(
 ) -> Ranking:  # without the table it was made from
     "The ranking that a row of a table of laws keeps."
     if missing := [column for column in RANKED if column not in row]:
-        raise ValueError(f"a row of a table of laws needs {missing[0]!r}, this one has {list(row)}: pass what fit_laws gave")
+        raise ValueError(
+            f"a row of a table of laws needs {missing[0]!r}, this one has {list(row)}: pass what fit_laws gave"
+        )
     stands = [Standing(law.name, row[f"{law.column}_status"], row[f"{law.column}_delta"]) for law in LAWS]
     stands.sort(key=lambda s: (s.status != "best", s.delta is None, s.delta or 0))
     ranking = Ranking(tuple(stands), row["best_p_value"], row["best_at_edge"])

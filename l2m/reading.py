@@ -62,7 +62,9 @@ def _text(entry: Entry) -> str:
     if entry.text is None or entry.text != entry.text:
         return ""
     if not isinstance(entry.text, str | bytes):
-        raise ValueError(f"{entry.where} holds {reprlib.repr(entry.text)} in place of a text: choose another column, or mend it")
+        raise ValueError(
+            f"{entry.where} holds {reprlib.repr(entry.text)} in place of a text: choose another column, or mend it"
+        )
     return decoded(entry.text, entry.where) if isinstance(entry.text, bytes) else entry.text
 
 
@@ -110,7 +112,9 @@ def choose_column(
     remedy = f"choose column from {texts}" if texts else "no column of it does"
     column = column or next((c for c in ("text", "content", "document") if c in available), None)
     if column is None:
-        raise ValueError(f"no column 'text', 'content' or 'document' in {source}: {remedy if texts else 'no column of it holds text'}")
+        raise ValueError(
+            f"no column 'text', 'content' or 'document' in {source}: {remedy if texts else 'no column of it holds text'}"
+        )
     if available[column] != "text":
         raise ValueError(f"column {column!r} in {source} does not hold text but {available[column]}: {remedy}")
     return column
@@ -190,7 +194,9 @@ def _read_parquet(path: Path, name: str, column: str | None, id_column: str | No
         with path.open("rb") as file:
             for batch in pq.ParquetFile(file).iter_batches(8, columns=[column, *labels]):
                 for text, *cells in zip(*(batch.column(key) for key in (column, *labels))):
-                    yield Entry(_cell(text), list(map(_cell, cells)), f"{name}:{number}", f"row {number} of {str(path)!r}")
+                    yield Entry(
+                        _cell(text), list(map(_cell, cells)), f"{name}:{number}", f"row {number} of {str(path)!r}"
+                    )
                     number += 1
     except pa.ArrowException as error:
         raise ValueError(f"{str(path)!r} cannot be read beyond row {number} ({error}): write it again") from None
@@ -211,7 +217,9 @@ def _below(folder: Path) -> Iterator[Path]:
     entered = set()
 
     def refuse(error: OSError):
-        raise ValueError(f"folder {error.filename!r} cannot be read ({error.strerror}): change its permissions or remove it")
+        raise ValueError(
+            f"folder {error.filename!r} cannot be read ({error.strerror}): change its permissions or remove it"
+        )
 
     for place, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         again = os.path.realpath(place) in entered
@@ -230,7 +238,9 @@ def readable_files(
     if not files:
         found = sorted({readable_name(file.suffix or file.name) for file in there})
         remedy = next((f": {_REMEDIES[kind]}" for kind in map(str.lower, found) if kind in _REMEDIES), "")
-        raise ValueError(f"nothing readable in {source!r}: expected {kinds} files, found {', '.join(found) or 'nothing'}{remedy}")
+        raise ValueError(
+            f"nothing readable in {source!r}: expected {kinds} files, found {', '.join(found) or 'nothing'}{remedy}"
+        )
     for file in files:
         if not file.is_file():
             what = "no regular file" if file.exists() else "a link to nothing"
@@ -250,4 +260,6 @@ def file_entries(
         try:
             yield from READERS[path.suffix.lower()](path, name, column, id_column)
         except OSError as error:
-            raise ValueError(f"{str(path)!r} cannot be read ({error.strerror or error}): check its permissions and its disk") from error
+            raise ValueError(
+                f"{str(path)!r} cannot be read ({error.strerror or error}): check its permissions and its disk"
+            ) from error

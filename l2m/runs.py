@@ -188,8 +188,8 @@ def run(
 @app.command(name="list")
 def choices():
     "Name the experiments, profiles, corpora and models."
-    from l2m.named import NAMED  # takes seconds: not for commands that do without
     from l2m.expansion import EMBEDDED
+    from l2m.named import NAMED  # takes seconds: not for commands that do without
 
     corpora = f"{', '.join(NAMED)}, a .txt, .jsonl or .parquet file, a folder of them, hf:owner/name"
     models = f"{', '.join(EMBEDDED)}, a name on the Hub, a folder, a GGUF file"
@@ -224,7 +224,8 @@ def audit(
     trust_remote_code: Annotated[bool, typer.Option(help="run code that comes with a model")] = False,
 ):
     "Measure the history state of models, without weights, against the law A·L^beta."
-    from l2m.audit import audit as audit_models, summary  # takes seconds: not for commands that do without
+    from l2m.audit import audit as audit_models  # takes seconds: not for commands that do without
+    from l2m.audit import summary
 
     law = dict(beta=beta, interval=interval, amplitude=amplitude, nats_per_scalar=nats_per_scalar)
     sizes = dict(lengths=length, dtypes=dtype, trust_remote_code=trust_remote_code)
@@ -239,7 +240,9 @@ def audit(
             with pl.Config(tbl_hide_dataframe_shape=True, tbl_formatting="ASCII_MARKDOWN"):
                 print(text := str(summary(table)))
         needed = ", ".join(f"{measured[f'needed_{n}'][0]:,.0f} at {n:,} tokens" for n in length)
-        print(f"The law {amplitude:g}·L^{beta:g} needs, at {nats_per_scalar:g} nats a scalar, so many scalars: {needed}.")
+        print(
+            f"The law {amplitude:g}·L^{beta:g} needs, at {nats_per_scalar:g} nats a scalar, so many scalars: {needed}."
+        )
     if len(measured) and output:
         with _one_error():
             _write_audit(table, text, output, law | sizes | dict(models=models))

@@ -29,7 +29,9 @@ def _render_mentions(
 ) -> Tensor:  # [n, tokens]
     "Mentions as tokens."
     if facts.ndim != 2 or facts.shape != coins.shape or facts.is_floating_point() or coins.is_floating_point():
-        raise ValueError(f"facts of shape {tuple(facts.shape)} and coins of shape {tuple(coins.shape)}: expected integers of one shape")
+        raise ValueError(
+            f"facts of shape {tuple(facts.shape)} and coins of shape {tuple(coins.shape)}: expected integers of one shape"
+        )
     if process.rendering == "fact":
         return 2 * facts + coins
     return torch.stack([facts, process.facts + coins], 2).flatten(1)
@@ -67,7 +69,9 @@ def recalled_logprobs(
 ) -> Tensor:  # [batch, n] nats
     "Conditionals of a reader of Santa Fe with this recall."
     if recall.ndim != 1 or not len(recall):
-        raise ValueError(f"recall of shape {tuple(recall.shape)}: expected a probability for each distance, along one axis")
+        raise ValueError(
+            f"recall of shape {tuple(recall.shape)}: expected a probability for each distance, along one axis"
+        )
     facts, coins = _read_mentions(tokens, process)
     latest = mentions(facts)[2][:, : coins.shape[1]]
     distance = torch.arange(latest.shape[1], device=tokens.device) - latest
@@ -101,7 +105,9 @@ def _heard(
 ) -> np.ndarray:  # [facts]
     "Probability that each fact comes up in so many mentions."
     if not ((probabilities >= 0) & (probabilities < 1)).all():
-        raise ValueError("probabilities must lie between 0 and 1, 1 left out: pass what `zipf` gives for two facts or more")
+        raise ValueError(
+            "probabilities must lie between 0 and 1, 1 left out: pass what `zipf` gives for two facts or more"
+        )
     return -np.expm1(mentions * np.log1p(-probabilities))
 
 # %% ../nbs/08_santa_fe.ipynb #08-processes-051
@@ -118,7 +124,9 @@ class SantaFe(DiscreteProcess):
         if not 0 < self.exponent < 1:
             raise ValueError(f"exponent {self.exponent} is not between 0 and 1: choose one such as 0.8")
         if not 2 <= self.facts <= MOST_SYMBOLS:
-            raise ValueError(f"facts = {self.facts}: choose a whole number >= 2, at most {MOST_SYMBOLS:,}, for a power law thousands")
+            raise ValueError(
+                f"facts = {self.facts}: choose a whole number >= 2, at most {MOST_SYMBOLS:,}, for a power law thousands"
+            )
         if self.rendering not in ("fact", "query"):
             raise ValueError(f"rendering '{self.rendering}' is unknown: choose 'fact' or 'query'")
 

@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 
 from .arguments import as_array, checked
-from .ranking import EXPONENTS, RANKED, Ranking, rank_laws
 from .errors import check_level, check_noise, draws_of, numbers_of, small_sample_stretch
+from .ranking import EXPONENTS, RANKED, Ranking, rank_laws
 
 # %% ../nbs/06_scaling.ipynb #75699201
 def weighted_line(
@@ -26,7 +26,9 @@ def weighted_line(
     "Weighted least squares line through every row of y."
     x, y, weights = as_array(x, "x", 1), as_array(y, "y"), as_array(weights, "weights", 1)
     if not y.ndim or not len(x) == y.shape[-1] == len(weights):
-        raise ValueError(f"x, y and weights have the shapes {x.shape}, {y.shape} and {weights.shape}: expected as many of each")
+        raise ValueError(
+            f"x, y and weights have the shapes {x.shape}, {y.shape} and {weights.shape}: expected as many of each"
+        )
     share = weights / weights.sum()
     centred = x - share @ x
     slope = share * centred / (share @ centred**2)
@@ -41,7 +43,9 @@ def fit_on_plain_axes(
     "Weighted least squares of A·L^beta, A >= 0, on plain axes for every row of mi."
     lengths, stderr = as_array(lengths, "lengths", 1, above=0), as_array(stderr, "stderr", 1, above=0)
     if (mi := as_array(mi, "mi", 2)).shape[1] != len(lengths) or len(stderr) != len(lengths):
-        raise ValueError(f"{len(lengths)} lengths, mi of shape {mi.shape}, {len(stderr)} stderr: expected one column a length")
+        raise ValueError(
+            f"{len(lengths)} lengths, mi of shape {mi.shape}, {len(stderr)} stderr: expected one column a length"
+        )
     if len(lengths) < 2:
         raise ValueError(f"lengths {lengths.tolist()}: a power law needs at least two")
     x, y, step = np.log(lengths) - np.log(lengths).mean(), mi / stderr, 0.02
@@ -84,7 +88,10 @@ def exponent_in_words(
     low, high = EXPONENTS
     if not low < exponent < high:
         return f"no exponent: the search from {low:g} to {high:g} ended at {exponent:.{digits}f}"
-    ends = f"{'≤' * (interval[0] <= low)}{interval[0]:.{digits}f}", f"{'≥' * (interval[1] >= high)}{interval[1]:.{digits}f}"
+    ends = (
+        f"{'≤' * (interval[0] <= low)}{interval[0]:.{digits}f}",
+        f"{'≥' * (interval[1] >= high)}{interval[1]:.{digits}f}",
+    )
     return f"{before}{exponent:.{digits}f} [{', '.join(ends)}]"
 
 
@@ -175,7 +182,9 @@ def _points(table: pl.DataFrame, min_length: float | None, level: float):
     rows, lengths = _rows(table, min_length)
     mi, stderr, groups = (numbers_of(table, column, rows, "length") for column in ("mi", "stderr", "groups"))
     if groups.min() < 2:
-        raise ValueError(f"{groups.min():g} independent document groups give no interval: measure pairs from at least 2")
+        raise ValueError(
+            f"{groups.min():g} independent document groups give no interval: measure pairs from at least 2"
+        )
     draws = draws_of(table, "replicates", rows, "length", level)
     check_noise("length", lengths, rows, mi, stderr, "stderr")
     check_noise("length", lengths, rows, mi, draws.std(0), "a spread of draws of")

@@ -161,7 +161,8 @@ class HistoryState:
         n = lambda parts, what: sum(getattr(p, what)(self.length - 1) for p in parts)
         sizes = lambda parts: dict(scalars=n(parts, "state"), padding=n(parts, "storage") - n(parts, "state"))
         names = ("kind", "each", "storage")
-        return pl.DataFrame([dict(layers=len(parts), **dict(zip(names, key)), **sizes(parts)) for key, parts in rows.items()])
+        table = [dict(layers=len(parts), **dict(zip(names, key)), **sizes(parts)) for key, parts in rows.items()]
+        return pl.DataFrame(table)
 
 # %% ../nbs/07_state.ipynb #07-state-019
 def whole_bytes(dtype: str) -> int:
@@ -339,7 +340,9 @@ def model_name(model: Any) -> str:
     if isinstance(model, dict):
         return str(model.get("_name_or_path") or model.get("model_type", "dictionary"))
     # modules and declared states may have a name of their own, or none
-    own = model.name_or_path or model.model_type if isinstance(model, PreTrainedConfig) else getattr(model, "name", None)
+    own = (
+        model.name_or_path or model.model_type if isinstance(model, PreTrainedConfig) else getattr(model, "name", None)
+    )
     return own if own and isinstance(own, str) else type(model).__name__
 
 

@@ -58,7 +58,9 @@ def _written(path: Path, data: bytes) -> bool:
 def _cannot_write(path: Path, error: OSError) -> OSError:
     "The error with the name of the place, and what to do."
     why = "it is no folder" if isinstance(error, FileExistsError) else error.strerror or str(error)
-    return OSError(error.errno, f"'{path}' cannot be written ({why}): make room or choose another place, then start again")
+    return OSError(
+        error.errno, f"'{path}' cannot be written ({why}): make room or choose another place, then start again"
+    )
 
 
 @checked
@@ -167,7 +169,9 @@ def unseal(
     "The table of a sealed file, after a look at its seal."
     check_stamp(data)
     found = json.loads(pl.read_parquet_metadata(io.BytesIO(data))["l2m"])
-    if wrong := [f"{name} {found.get(name)!r}, not {value!r}" for name, value in about.items() if found.get(name) != value]:
+    if wrong := [
+        f"{name} {found.get(name)!r}, not {value!r}" for name, value in about.items() if found.get(name) != value
+    ]:
         raise ValueError(f"it belongs to {' and '.join(wrong)}")
     return pl.read_parquet(data)
 
@@ -231,7 +235,9 @@ class Store:
         self.folder, self.parameters = Path(folder), _as_json(parameters)
         shards, manifest = any(self.folder.glob("*.parquet")), self.folder / "manifest.json"
         if shards and not manifest.exists():
-            raise ValueError(f"'{self.folder}' has Parquet files but no manifest.json: choose another folder for a store")
+            raise ValueError(
+                f"'{self.folder}' has Parquet files but no manifest.json: choose another folder for a store"
+            )
         if not manifest.exists():
             text = json.dumps(self.parameters, indent=1, sort_keys=True)
             write_atomically(writable(folder) / manifest.name, text.encode())

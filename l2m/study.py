@@ -142,11 +142,12 @@ def study(
     short = dict(seed=seeds[0], steps=tuning_steps)
     grid = [(model, rate) for model in models for rate in rates if len(rates) > 1]
     tried = {(model, rate): run(model, chooser, learning_rate=rate, **short) for model, rate in grid}
-    chosen = {
-        model: min(rates, key=lambda rate: tried[model, rate].average if tried else 0.0) for model in models
-    }
+    chosen = {model: min(rates, key=lambda rate: tried[model, rate].average if tried else 0.0) for model in models}
     outcomes = [
-        run(model, trial, learning_rate=chosen[model], seed=seed) for seed in seeds for trial in trials for model in models
+        run(model, trial, learning_rate=chosen[model], seed=seed)
+        for seed in seeds
+        for trial in trials
+        for model in models
     ]
     score = outcomes[0].table.columns[1]
     rows = [(*place, found.average, tuning_steps) for place, found in tried.items()]
@@ -163,7 +164,9 @@ def smooth(
 ) -> pl.DataFrame:  # position (geometric mean), the score, its standard error
     "Means over bins of positions, all pairs of positions taken for equally correlated."
     if missing := [c for c in ("position", score, f"{score}_stderr") if c not in table.columns]:
-        raise ValueError(f"the table has no column {missing[0]!r}, only {table.columns}: choose a score of the evaluation")
+        raise ValueError(
+            f"the table has no column {missing[0]!r}, only {table.columns}: choose a score of the evaluation"
+        )
     errors = table[f"{score}_stderr"].to_numpy()
     apart, together = (errors**2).sum(), errors.sum() ** 2
     share = (len(errors) ** 2 * average_stderr**2 - apart) / (together - apart) if together > apart else 0.0

@@ -126,7 +126,9 @@ class DiscreteTask:
 
     def __post_init__(self):
         if not fits(self.process, _Draws):
-            raise ValueError(f"process {self.process!r} knows what tokens cost and draws none: pass a source, such as SantaFe")
+            raise ValueError(
+                f"process {self.process!r} knows what tokens cost and draws none: pass a source, such as SantaFe"
+            )
 
     def describe(self) -> dict:
         "All that the samples depend on."

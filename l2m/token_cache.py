@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .arguments import checked
 from .corpora import Corpus
-from .tokens import document_tokens
 from .stores import Damaged, Store, fingerprint, named_folder, versions
+from .tokens import document_tokens
 
 # %% ../nbs/05_token_cache.ipynb #05-two-point-029
 def _backend(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -53,14 +53,18 @@ TOKENS_PER_SHARD = 2**22
 def cached_tokens(
     corpus: Corpus,
     tokenizer: PreTrainedTokenizerBase,
-    cache: str | Path | None,  # folder; a store in it is named after all that the tokens depend on; None: nothing is kept
+    cache: str
+    | Path
+    | None,  # folder; a store in it is named after all that the tokens depend on; None: nothing is kept
 ) -> Iterator[np.ndarray]:  # token ids of one document after the other
     "Documents as tokens; what an earlier pass has tokenised is checked, then read from the cache."
     if cache is None:
         return (ids for _, ids in document_tokens(corpus, tokenizer))
     origin = dict(kind="tokens", corpus=corpus.fingerprint, tokenizer=tokenizer_fingerprint(tokenizer))
     origin |= versions("tokenizers", "transformers")
-    return _through(Store(Path(named_folder(cache)) / f"tokens-{fingerprint(*origin.values())}", origin), corpus, tokenizer)
+    return _through(
+        Store(Path(named_folder(cache)) / f"tokens-{fingerprint(*origin.values())}", origin), corpus, tokenizer
+    )
 
 # %% ../nbs/05_token_cache.ipynb #new-kept
 def _kept(store: Store) -> tuple[list[str], int, bool]:  # shards in order, the documents in them, whether these are all
@@ -71,7 +75,9 @@ def _kept(store: Store) -> tuple[list[str], int, bool]:  # shards in order, the 
         try:
             numbers = store.read(key)["document"]
             if not faults and not numbers.equals(pl.arange(documents, documents + len(numbers), eager=True)):
-                faults[store.path(key)] = f"its documents are {numbers[0]}…{numbers[-1]} and do not begin at {documents}"
+                faults[store.path(key)] = (
+                    f"its documents are {numbers[0]}…{numbers[-1]} and do not begin at {documents}"
+                )
             documents += len(numbers)
         except Damaged as error:
             faults |= error.faults
@@ -81,7 +87,9 @@ def _kept(store: Store) -> tuple[list[str], int, bool]:  # shards in order, the 
     if faults:
         raise Damaged(faults)
     if end and end[0] > len(keys):
-        warnings.warn(f"'{store.path(key)}' is gone, of {end[0]} shards of tokens: from there on the texts are read again")
+        warnings.warn(
+            f"'{store.path(key)}' is gone, of {end[0]} shards of tokens: from there on the texts are read again"
+        )
     return keys, documents, end == (len(keys), documents)
 
 

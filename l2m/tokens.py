@@ -44,7 +44,11 @@ def _without_control_tokens(tokenizer, size: int):
     special = {token["content"] for token in added if token["special"]}
     other = lambda name: f"\0{name}" if name in special else name
     pieces = model["vocab"]
-    renamed = {other(name): id for name, id in pieces.items()} if isinstance(pieces, dict) else [[other(name), score] for name, score in pieces]
+    renamed = (
+        {other(name): id for name, id in pieces.items()}
+        if isinstance(pieces, dict)
+        else [[other(name), score] for name, score in pieces]
+    )
     model["vocab"], parts["added_tokens"] = renamed, [token | {"content": other(token["content"])} for token in added]
     if "unk_token" in model:
         model["unk_token"] = other(model["unk_token"])

@@ -24,8 +24,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from .arguments import Between, Count, checked
-from .interface import Task
 from .devices import known_device
+from .interface import Task
 from .stores import BLANK_SEAL, check_stamp, fingerprint, stamp, versions, writable, write_atomically
 
 # %% ../nbs/10_training.ipynb #7eabc7b9

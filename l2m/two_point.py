@@ -70,14 +70,20 @@ def _grouped(documents: Iterable[np.ndarray], plan: _Plan, tally: list) -> Itera
             yield ids, group
 
 
-def _count_all(documents: Iterable[tuple[np.ndarray, int]], wanted: list[tuple[int, str]], plan: _Plan, folder: Path, show: bool):
+def _count_all(
+    documents: Iterable[tuple[np.ndarray, int]], wanted: list[tuple[int, str]], plan: _Plan, folder: Path, show: bool
+):
     "One pass over the documents; yields (distance, kind, information, pairs) as they are done."
     batches = in_batches(documents, plan.reach, plan.memory // BYTES_PER_PAIR)
     head = list(islice(batches, 2))
     steps = tqdm(wanted, desc="distances", delay=2, disable=not show)
     if len(head) == 1:
         for distance, kind in steps:
-            yield distance, kind, *pair_information([plan.count(head[0], 0, distance, kind)], plan.vocabulary, plan.groups)
+            yield (
+                distance,
+                kind,
+                *pair_information([plan.count(head[0], 0, distance, kind)], plan.vocabulary, plan.groups),
+            )
         return
     runs, name = PairRuns(folder / plan.runs, plan.memory, plan.groups, folder.name), "{1}-{0}".format
     for number, batch in enumerate(chain(head, batches)):
@@ -116,7 +122,9 @@ def two_point_mi(
     memory: int = 2**31,  # bytes for counting; what does not fit is counted on disk
     cache: str | Path | None = None,  # folder that keeps tokens and counts from one call to the next
     progress: bool = False,
-) -> pl.DataFrame:  # distance, mi, stderr, floor, floor_stderr, n (pairs), groups, documents, replicates, floor_replicates (nats)
+) -> (
+    pl.DataFrame
+):  # distance, mi, stderr, floor, floor_stderr, n (pairs), groups, documents, replicates, floor_replicates (nats)
     "Two-point mutual information and its measured floor at every distance (App. B.4 of Chen et al. 2025)."
     plan = _Plan(tuple(check_distances(distances)), len(tokenizer), groups, seed, memory)
     _check_memory(plan)
@@ -302,7 +310,9 @@ def _resolved(distances: np.ndarray, excess: np.ndarray) -> tuple[int, tuple[str
     return used, (note,) * (used < len(distances))
 
 # %% ../nbs/05_two_point.ipynb #f0cd9c00
-def _fitted_floors(distances: np.ndarray, mi: np.ndarray) -> np.ndarray:  # [1 + draws, 1]; infinite where a draw has no logarithm
+def _fitted_floors(
+    distances: np.ndarray, mi: np.ndarray
+) -> np.ndarray:  # [1 + draws, 1]; infinite where a draw has no logarithm
     "The fitted floors of the estimate and of every draw."
     if mi[0].min() <= 0:
         raise ValueError(
@@ -338,7 +348,9 @@ def fit_two_point(
     if not good[1:].all():
         notes += (f"{(~good).sum()} of {len(good) - 1} draws left out: not above their floor",)
     if not good[0] or good[1:].sum() < (least := round(2 / (1 - level))):
-        raise ValueError(f"{good[1:].sum()} draws lie above their floor, and an interval needs {least}: measure more pairs")
+        raise ValueError(
+            f"{good[1:].sum()} draws lie above their floor, and an interval needs {least}: measure more pairs"
+        )
     alpha, amplitude, _ = _line(distances, (mi - c)[good])
     between = lambda values: tuple(float(v) for v in np.quantile(values[1:], _tails(level)))
     return TwoPointLaw(

@@ -35,7 +35,9 @@ def ticket(
     document_id: str,  # of the document
 ) -> int:  # uniform on 64 bits
     "A document's place in the lottery (BLAKE2b: the same on every machine, unlike Python's `hash`)."
-    return int.from_bytes(hashlib.blake2b(f"{seed}\0{document_id}".encode("utf-8", "surrogatepass"), digest_size=8).digest())
+    return int.from_bytes(
+        hashlib.blake2b(f"{seed}\0{document_id}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    )
 
 # %% ../nbs/02_windows.ipynb #m97
 @dataclass(frozen=True)
@@ -128,7 +130,9 @@ class Windows:
                 "whole numbers, [windows, length] both"
             )
         if not len(self.tokens) == len(self.documents) == len(self.starts):
-            raise ValueError(f"Windows: {len(self.tokens)} rows of tokens, {len(self.documents)} documents, {len(self.starts)} starts: expected one each a window")
+            raise ValueError(
+                f"Windows: {len(self.tokens)} rows of tokens, {len(self.documents)} documents, {len(self.starts)} starts: expected one each a window"
+            )
 
     def __len__(self) -> int:
         return len(self.documents)
@@ -155,7 +159,9 @@ class Windows:
     ) -> "Windows":
         "Windows from their table."
         if damage := _damage(table):
-            raise ValueError(f"the table of windows {damage}: expected one as `Windows.table` makes it; draw the windows again")
+            raise ValueError(
+                f"the table of windows {damage}: expected one as `Windows.table` makes it; draw the windows again"
+            )
         tokens, chars = (torch.tensor(table[name].to_list()) for name in ("tokens", "chars"))
         origin = (table[name][0] for name in _ORIGIN)
         return cls(tokens, table["document"].to_list(), table["start"].to_list(), chars.to(torch.int32), *origin)

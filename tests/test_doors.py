@@ -1,4 +1,5 @@
 "Wrong values at the doors of the library: one ValueError each, before anything is read, drawn or computed."
+
 import math
 from pathlib import Path
 
@@ -8,11 +9,15 @@ import polars as pl
 import pytest
 import torch
 
+from l2m.counting import PairRuns, count_keys, count_sums, pack, pair_counts, spilled_pair_counts
+from l2m.devices import known_device
+from l2m.gaussian import DenseGaussian
+from l2m.hierarchies import LogarithmicGaussian, SubvolumeGaussian
 from l2m.information import counts_of_counts, entropy, grassberger_g, mutual_information
 from l2m.ising import IsingLattice, coin_entropy, correlations, spin_information, window_entropies
-from l2m.devices import known_device
 from l2m.models import (
     Shape,
+    _clock,
     build_model,
     gpt2,
     layers_and_width,
@@ -20,42 +25,38 @@ from l2m.models import (
     model_config,
     parameter_count,
     state_scalars,
-    _clock,
 )
-from l2m.ngrams import Adaptive, Ngrams, count_ngrams, fit_strengths, _count_levels, _earlier
-from l2m.gaussian import DenseGaussian
-from l2m.hierarchies import LogarithmicGaussian, SubvolumeGaussian
+from l2m.ngrams import Adaptive, Ngrams, _count_levels, _earlier, count_ngrams, fit_strengths
 from l2m.processes import (
     MarkovChain,
     PolyaUrn,
     Purse,
     _beta_binomial,
+    _stationary,
     check_block,
     divergence,
     mentions,
     process_windows,
-    _stationary,
 )
+from l2m.ranking import Law, fit_law, ranking_of
 from l2m.readers import Forgetful, Mixed, Opening, Truncated
 from l2m.renewals import Renewal, _age_table, _hazards, _repeats, _unseen
 from l2m.santa_fe import (
     SantaFe,
     _heard,
-    latest_mention,
-    pairs_at,
     _read_mentions,
-    recalled_logprobs,
     _render_mentions,
     _zipf,
+    latest_mention,
+    pairs_at,
+    recalled_logprobs,
 )
-from l2m.scoring import check_tokens
-from l2m.ranking import Law, fit_law, ranking_of
 from l2m.scaling import fit_power_law
+from l2m.scoring import check_tokens
 from l2m.study import collapse, measured, smooth
 from l2m.tasks import DiscreteTask, GaussianTask, TextTask, gaussian_kl, token_nll
-from l2m.training import Checkpoint, Plan, evaluate, generator_of, train
-from l2m.counting import PairRuns, count_keys, count_sums, pack, pair_counts, spilled_pair_counts
 from l2m.token_cache import cached_tokens, tokenizer_fingerprint
+from l2m.training import Checkpoint, Plan, evaluate, generator_of, train
 from l2m.two_point import compare_floors, fit_floor, fit_two_point
 
 PANDAS, IDS, NUMPY = pd.DataFrame({"length": [1, 2], "mi": [1.0, 2.0]}), np.arange(9), np.random.default_rng(0)
@@ -81,9 +82,15 @@ DOORS = {
         (lambda: grassberger_g([1, math.inf]), "got inf"),
     ],
     "scaling": [
-        (lambda: fit_power_law(PANDAS), "table is a pandas.DataFrame of shape (2, 2), expected a polars.DataFrame: convert it with polars.from_pandas"),
+        (
+            lambda: fit_power_law(PANDAS),
+            "table is a pandas.DataFrame of shape (2, 2), expected a polars.DataFrame: convert it with polars.from_pandas",
+        ),
         (lambda: fit_power_law(pl.from_pandas(PANDAS), level="95 %"), "level is '95 %', expected a finite number"),
-        (lambda: fit_power_law(pl.from_pandas(PANDAS), min_length=[4]), "min_length is [4], expected a finite number or None"),
+        (
+            lambda: fit_power_law(pl.from_pandas(PANDAS), min_length=[4]),
+            "min_length is [4], expected a finite number or None",
+        ),
         (lambda: ranking_of({"law": 1}), "a row of a table of laws needs 'best_law'"),
         (lambda: Law("line", "x", None, ""), "basis is 'x', expected a function"),
         (lambda: fit_law("power law", [1, 2], [1, 2], np.eye(2)), "law is 'power law', expected a Law"),
@@ -104,8 +111,14 @@ DOORS = {
         (lambda: PairRuns(""), "the folder has no name"),
         (lambda: PairRuns("runs", memory=0), "memory is 0, expected a whole number, at least 1"),
         (lambda: PairRuns("runs", groups=None), "groups is None, expected a whole number"),
-        (lambda: list(spilled_pair_counts([IDS], 4, "runs", vocabulary=9)), "distances is 4, expected a list of whole numbers: write [4]"),
-        (lambda: list(spilled_pair_counts([IDS], [4], "runs", vocabulary=True)), "vocabulary is True, expected a whole number, at least 1"),
+        (
+            lambda: list(spilled_pair_counts([IDS], 4, "runs", vocabulary=9)),
+            "distances is 4, expected a list of whole numbers: write [4]",
+        ),
+        (
+            lambda: list(spilled_pair_counts([IDS], [4], "runs", vocabulary=True)),
+            "vocabulary is True, expected a whole number, at least 1",
+        ),
         (lambda: list(spilled_pair_counts(None, [4], "runs", vocabulary=9)), "documents is None, expected a"),
         (lambda: tokenizer_fingerprint("gpt2"), "tokenizer is 'gpt2', expected a transformers.PreTrainedTokenizerBase"),
         (lambda: cached_tokens("book.txt", None, None), "corpus is 'book.txt', expected a Corpus"),
@@ -122,17 +135,29 @@ DOORS = {
         (lambda: LogarithmicGaussian.of_length(15), "length 15 is not a power of four"),
         (lambda: DenseGaussian(np.eye(3)), "matrix is a numpy.ndarray of shape (3, 3), expected a torch.Tensor"),
         (lambda: DenseGaussian(torch.eye(3), copies=0), "copies is 0, expected a whole number, at least 1"),
-        (lambda: SubvolumeGaussian(2).sample(3, 16, NUMPY), "generator is a numpy.Generator, expected a torch.Generator or None"),
+        (
+            lambda: SubvolumeGaussian(2).sample(3, 16, NUMPY),
+            "generator is a numpy.Generator, expected a torch.Generator or None",
+        ),
         (lambda: SubvolumeGaussian(2).sample(0, 16), "n is 0, expected a whole number, at least 1"),
         (lambda: SubvolumeGaussian(2).sample(1, 16, device="abacus"), "device 'abacus' is unknown"),
-        (lambda: SubvolumeGaussian(2).conditionals(np.zeros((1, 16, 1))), "z is a numpy.ndarray of shape (1, 16, 1), expected a torch.Tensor"),
+        (
+            lambda: SubvolumeGaussian(2).conditionals(np.zeros((1, 16, 1))),
+            "z is a numpy.ndarray of shape (1, 16, 1), expected a torch.Tensor",
+        ),
         (lambda: SubvolumeGaussian(2).covariance(torch.tensor([0]), torch.tensor([16])), "from 0 to 15"),
         (lambda: SubvolumeGaussian(2).pair_mi([0], ["a"]), "j is ['a'], expected numbers"),
         (lambda: SubvolumeGaussian(2).pair_mi([0.5], [1]), "from 0 to 15"),
         (lambda: SubvolumeGaussian(2).bipartite_mi("half", 16), "split is 'half', expected a whole number"),
-        (lambda: SubvolumeGaussian(2).sample(1, 17), "length 17: the blocks of 'sub-volume Gaussian, blocks of 16' end before, choose length <= 16"),
+        (
+            lambda: SubvolumeGaussian(2).sample(1, 17),
+            "length 17: the blocks of 'sub-volume Gaussian, blocks of 16' end before, choose length <= 16",
+        ),
         (lambda: SubvolumeGaussian(2).block_entropy(-1), "length is -1, expected a whole number, at least 0"),
-        (lambda: LogarithmicGaussian(3).bipartite_mi(8, 16), "only whole blocks of 64 are known, take LogarithmicGaussian.of_length(16)"),
+        (
+            lambda: LogarithmicGaussian(3).bipartite_mi(8, 16),
+            "only whole blocks of 64 are known, take LogarithmicGaussian.of_length(16)",
+        ),
         (lambda: DenseGaussian(torch.eye(3)).two_point_mi(0), "distance is 0, expected a whole number, at least 1"),
     ],
     "processes": [
@@ -142,7 +167,10 @@ DOORS = {
         (lambda: FACTS.sample(2, 8, 7), "generator is 7, expected a torch.Generator"),
         (lambda: URN.sample(2, -8, GENERATOR), "length is -8, expected a whole number, at least 1"),
         (lambda: Purse().sample(2.0, 8, GENERATOR), "n is 2.0, expected a whole number, at least 1: write 2"),
-        (lambda: Renewal().sample(10**30, 8, GENERATOR), "n is 1000000000000000000000000000000, expected a whole number"),
+        (
+            lambda: Renewal().sample(10**30, 8, GENERATOR),
+            "n is 1000000000000000000000000000000, expected a whole number",
+        ),
         (lambda: MarkovChain(((1.0,),)).sample(None, 8, GENERATOR), "n is None, expected a whole number"),
         (lambda: FACTS.logprobs([[1, 2]]), "contexts is [[1, 2]], expected a torch.Tensor"),
         (lambda: FACTS.logprobs(FLOATS), "torch.float32: expected token ids [batch, n]"),
@@ -166,13 +194,28 @@ DOORS = {
         (lambda: Opening(URN, None), "tokens is None, expected a whole number"),
         (lambda: process_windows(URN, 8, 0, GENERATOR), "n is 0, expected a whole number, at least 1"),
         (lambda: process_windows("urn", 8, 2, GENERATOR), "process is 'urn', expected a SequenceScorer"),
-        (lambda: URN.limits(FACTS, 2, 4), "the limits of 'Pólya's urn, 3 colours' on 'Santa Fe 0.5, 20 facts' are not known: let it read an urn"),
+        (
+            lambda: URN.limits(FACTS, 2, 4),
+            "the limits of 'Pólya's urn, 3 colours' on 'Santa Fe 0.5, 20 facts' are not known: let it read an urn",
+        ),
         (lambda: FACTS.limits(URN, 2, 4), "are not known: let it read the process itself"),
-        (lambda: Mixed(FACTS, 0.5, (1 / 40,) * 40).limits(FACTS, 2, 4), "let it read an urn, and mix an urn of as many colours"),
-        (lambda: Truncated(FACTS, 2).limits(URN, 2, 4), "let it read a stationary process that is its own scorer behind the window"),
-        (lambda: Truncated(SantaFe(0.5, 20, "query"), 2).limits(SantaFe(0.5, 20, "query"), 2, 4), "let it read a stationary process"),
+        (
+            lambda: Mixed(FACTS, 0.5, (1 / 40,) * 40).limits(FACTS, 2, 4),
+            "let it read an urn, and mix an urn of as many colours",
+        ),
+        (
+            lambda: Truncated(FACTS, 2).limits(URN, 2, 4),
+            "let it read a stationary process that is its own scorer behind the window",
+        ),
+        (
+            lambda: Truncated(SantaFe(0.5, 20, "query"), 2).limits(SantaFe(0.5, 20, "query"), 2, 4),
+            "let it read a stationary process",
+        ),
         (lambda: Truncated(Mixed(URN, 0.5, (1 / 3,) * 3), 2).limits(URN, 2, 4), "let it read a stationary process"),
-        (lambda: Opening(FACTS, 2).limits(SantaFe(0.6, 20), 2, 4), "let it read the process that is its own scorer behind the opening"),
+        (
+            lambda: Opening(FACTS, 2).limits(SantaFe(0.6, 20), 2, 4),
+            "let it read the process that is its own scorer behind the opening",
+        ),
         (lambda: Forgetful(FACTS).limits(URN, 2, 4), "let it read 'Santa Fe 0.5, 20 facts'"),
         (lambda: URN.limits("urn", 2, 4), "source is 'urn', expected a Source"),
     ],
@@ -242,11 +285,26 @@ DOORS = {
         (lambda: TextTask(NEGATIVE, 4), "from 0 to 3"),
         (lambda: train(None, GaussianTask(SubvolumeGaussian(1)), None), "model is None, expected a torch.Module"),
         (lambda: train(torch.nn.Linear(1, 1), "text", None), "task is 'text', expected a Task"),
-        (lambda: train(torch.nn.Linear(1, 1), DiscreteTask(FACTS, 8), {"steps": 3}), "plan is {'steps': 3}, expected a Plan"),
-        (lambda: train(torch.nn.Linear(1, 1), DiscreteTask(FACTS, 8), Plan(1, 1, 0.1, 0), save_every=0), "save_every is 0, expected a whole number, at least 1"),
-        (lambda: evaluate(torch.nn.Linear(1, 1), DiscreteTask(FACTS, 8), 2.0, 2), "n is 2.0, expected a whole number: write 2"),
-        (lambda: evaluate(torch.nn.Linear(1, 1), DiscreteTask(FACTS, 8), 2, 2, first=-1), "first is -1, expected a whole number, at least 0"),
-        (lambda: evaluate(torch.nn.Linear(1, 1), DiscreteTask(FACTS, 8), 2, 2, autocast="int8"), "autocast is 'int8', expected one of 'bfloat16' or None"),
+        (
+            lambda: train(torch.nn.Linear(1, 1), DiscreteTask(FACTS, 8), {"steps": 3}),
+            "plan is {'steps': 3}, expected a Plan",
+        ),
+        (
+            lambda: train(torch.nn.Linear(1, 1), DiscreteTask(FACTS, 8), Plan(1, 1, 0.1, 0), save_every=0),
+            "save_every is 0, expected a whole number, at least 1",
+        ),
+        (
+            lambda: evaluate(torch.nn.Linear(1, 1), DiscreteTask(FACTS, 8), 2.0, 2),
+            "n is 2.0, expected a whole number: write 2",
+        ),
+        (
+            lambda: evaluate(torch.nn.Linear(1, 1), DiscreteTask(FACTS, 8), 2, 2, first=-1),
+            "first is -1, expected a whole number, at least 0",
+        ),
+        (
+            lambda: evaluate(torch.nn.Linear(1, 1), DiscreteTask(FACTS, 8), 2, 2, autocast="int8"),
+            "autocast is 'int8', expected one of 'bfloat16' or None",
+        ),
         (lambda: measured("store", "run", gpt2, None, None, 2, 2), "store is 'store', expected a Store"),
         (lambda: Checkpoint("run", {}), "path is 'run', expected a Path"),
         (lambda: gaussian_kl(0.0, *[torch.ones(1)] * 3), "mean is 0.0, expected a torch.Tensor"),
@@ -268,10 +326,19 @@ DOORS = {
         (lambda: layers_and_width("1000000x32"), "at most 1000 layers"),
         (lambda: model_config(None, length=8), "name is None, expected text"),
         (lambda: model_config("gpt2", length=8.0), "length is 8.0, expected a whole number: write 8"),
-        (lambda: model_config("gpt2", length=8, vocabulary=-1), "vocabulary is -1, expected a whole number, at least 0"),
-        (lambda: build_model("gpt2", length=8, vocabulary=0), "vocabulary is 0, expected a whole number, at least 1 or None"),
+        (
+            lambda: model_config("gpt2", length=8, vocabulary=-1),
+            "vocabulary is -1, expected a whole number, at least 0",
+        ),
+        (
+            lambda: build_model("gpt2", length=8, vocabulary=0),
+            "vocabulary is 0, expected a whole number, at least 1 or None",
+        ),
         (lambda: build_model("gpt2", length=8, copies=2, seed=-1), "seed is -1, expected a whole number"),
-        (lambda: build_model("mamba2", length=8, vocabulary=5, state="large"), "state is 'large', expected a whole number or None"),
+        (
+            lambda: build_model("mamba2", length=8, vocabulary=5, state="large"),
+            "state is 'large', expected a whole number or None",
+        ),
         (lambda: build_model("gpt2", length=8, vocabulary=5, device=0), "device is 0, expected text or a torch.device"),
         (lambda: known_device(None), "device is None, expected text or a torch.device"),
         (lambda: _clock(0), "length is 0, expected a whole number, at least 1"),
@@ -282,7 +349,10 @@ DOORS = {
 }
 
 
-@pytest.mark.parametrize("call, said", [pytest.param(*door, id=f"{module} {i}") for module, doors in DOORS.items() for i, door in enumerate(doors)])
+@pytest.mark.parametrize(
+    "call, said",
+    [pytest.param(*door, id=f"{module} {i}") for module, doors in DOORS.items() for i, door in enumerate(doors)],
+)
 def test_a_wrong_value_is_refused_at_the_door(call, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError) as error:

@@ -4,7 +4,8 @@ import mpmath
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 from scipy.integrate import quad
 from scipy.special import digamma, exp1, gammaln
@@ -67,7 +68,13 @@ def test_order_zeros_shape_and_type_do_not_matter(counts, random):
     random.shuffle(shuffled)
     for method in METHODS:
         h = entropy(counts, method, alphabet=50)
-        for other in (shuffled, np.array([counts]), np.array(counts, float), np.array(counts, np.uint16), pl.Series(counts)):
+        for other in (
+            shuffled,
+            np.array([counts]),
+            np.array(counts, float),
+            np.array(counts, np.uint16),
+            pl.Series(counts),
+        ):
             assert entropy(other, method, alphabet=50) == pytest.approx(h, rel=1e-14, abs=1e-14)
 
 
@@ -103,12 +110,15 @@ def test_chao_shen_symbol_by_symbol(counts):
     assert entropy(counts, "chao-shen") == pytest.approx(float(chao_shen_by_mpmath(counts)), abs=1e-11)
 
 
-@pytest.mark.parametrize("counts, known", [  # from infomeasure 0.6.3: entropy(data, approach="chao_shen"), "miller_madow"
-    ([4, 2, 3, 1], (1.4542598538950486, 1.4298542258336673)),
-    ([10, 7, 5, 1, 1, 1, 2], (1.7832454022306645, 1.700255166129587)),
-    ([1, 1, 2, 5, 30, 1], (1.1022764579772084, 0.96464431978506)),
-    ([120, 60, 40, 30, 24, 20, 5, 2, 1, 1], (1.7255984937571511, 1.7174549051650967)),
-])
+@pytest.mark.parametrize(
+    "counts, known",
+    [  # from infomeasure 0.6.3: entropy(data, approach="chao_shen"), "miller_madow"
+        ([4, 2, 3, 1], (1.4542598538950486, 1.4298542258336673)),
+        ([10, 7, 5, 1, 1, 1, 2], (1.7832454022306645, 1.700255166129587)),
+        ([1, 1, 2, 5, 30, 1], (1.1022764579772084, 0.96464431978506)),
+        ([120, 60, 40, 30, 24, 20, 5, 2, 1, 1], (1.7255984937571511, 1.7174549051650967)),
+    ],
+)
 def test_another_library_agrees(counts, known):
     assert [entropy(counts, m) for m in ("chao-shen", "miller-madow")] == pytest.approx(known, abs=1e-13)
 
@@ -124,22 +134,34 @@ def nsb_over_prior_entropy(counts, alphabet):
             above = digamma(alphabet * np.exp(u) + 1) - digamma(np.exp(u) + 1) > xi
             low, high = (low, u) if above else (u, high)
         b = np.exp(u)
-        rho = np.exp(gammaln(alphabet * b) - gammaln(total + alphabet * b) + (gammaln(n + b) - gammaln(b)).sum() + total)
+        rho = np.exp(
+            gammaln(alphabet * b) - gammaln(total + alphabet * b) + (gammaln(n + b) - gammaln(b)).sum() + total
+        )
         return rho, digamma(total + alphabet * b + 1) - (n + b) / (total + alphabet * b) @ digamma(n + b + 1)
 
     ends = dict(a=1e-6, b=np.log(alphabet) - 1e-6, limit=200, epsrel=1e-9, epsabs=0)
     return quad(lambda xi: np.prod(at(xi)), **ends)[0] / quad(lambda xi: at(xi)[0], **ends)[0]
 
 
-@pytest.mark.parametrize("counts, alphabet", [([4, 2, 3, 1], 4), ([10, 7, 5, 1, 1, 1, 2], 20), ([1, 1, 1], 5), ([3], 3), ([60, 40, 30, 5, 2, 1, 1], 40)])
+@pytest.mark.parametrize(
+    "counts, alphabet",
+    [([4, 2, 3, 1], 4), ([10, 7, 5, 1, 1, 1, 2], 20), ([1, 1, 1], 5), ([3], 3), ([60, 40, 30, 5, 2, 1, 1], 40)],
+)
 def test_nsb_is_its_integral_over_the_prior_entropy(counts, alphabet):
-    assert entropy(counts, "nsb", alphabet=alphabet) == pytest.approx(nsb_over_prior_entropy(counts, alphabet), abs=1e-4)
+    assert entropy(counts, "nsb", alphabet=alphabet) == pytest.approx(
+        nsb_over_prior_entropy(counts, alphabet), abs=1e-4
+    )
 
 
-@pytest.mark.parametrize("counts, alphabet, exact", [  # 30 digits with mpmath: the integral over log beta from -30 to 40
-    ([4, 2, 3, 1], 10, "1.58516189824338"), ([1, 1, 2, 5, 30, 1], 30, "1.03660565919908"), ([120, 60, 40, 30, 24, 20, 5, 2, 1, 1], 12, "1.71845604711599"),
-    ([10, 7, 5, 1, 1, 1, 2], 49_152**2, "1.83211143399761"),
-])
+@pytest.mark.parametrize(
+    "counts, alphabet, exact",
+    [  # 30 digits with mpmath: the integral over log beta from -30 to 40
+        ([4, 2, 3, 1], 10, "1.58516189824338"),
+        ([1, 1, 2, 5, 30, 1], 30, "1.03660565919908"),
+        ([120, 60, 40, 30, 24, 20, 5, 2, 1, 1], 12, "1.71845604711599"),
+        ([10, 7, 5, 1, 1, 1, 2], 49_152**2, "1.83211143399761"),
+    ],
+)
 def test_nsb_to_fourteen_digits(counts, alphabet, exact):
     assert entropy(counts, "nsb", alphabet=alphabet) == pytest.approx(float(exact), abs=1e-13)
 
@@ -170,7 +192,10 @@ def test_nsb_takes_the_alphabet_of_all_pairs():
 
 @pytest.mark.parametrize("alphabet", [None, 1, np.inf, np.nan, -3])
 def test_nsb_wants_an_alphabet(alphabet):
-    with pytest.raises(ValueError, match="at least the 2 seen, got alphabet=.*: pass alphabet=|alphabet is (inf|nan), expected a finite number"):
+    with pytest.raises(
+        ValueError,
+        match="at least the 2 seen, got alphabet=.*: pass alphabet=|alphabet is (inf|nan), expected a finite number",
+    ):
         entropy([1, 2], "nsb", alphabet=alphabet)
 
 
@@ -190,7 +215,9 @@ def test_bias_on_zipf_falls_from_plugin_to_grassberger():
     p = 1 / np.arange(1, 20_001)
     p /= p.sum()
     samples = np.random.default_rng(1).multinomial(5000, p, size=20)
-    plugin, madow, grassberger, chao_shen, nsb = (np.mean([entropy(c, m, alphabet=20_000) for c in samples]) - stats.entropy(p) for m in METHODS)
+    plugin, madow, grassberger, chao_shen, nsb = (
+        np.mean([entropy(c, m, alphabet=20_000) for c in samples]) - stats.entropy(p) for m in METHODS
+    )
     assert plugin < madow < grassberger < chao_shen < nsb < 0
 
 
@@ -206,18 +233,21 @@ def test_a_hundred_million_observations_keep_their_precision():
     assert entropy(counts) == pytest.approx(float(expected), abs=1e-12)
 
 
-@pytest.mark.parametrize("counts, message", [
-    ([], "no counts"),
-    ([0, 0, 0], "all 3 counts are zero"),
-    ([5, -2], "entry 1 is -2"),
-    (np.array([2**31 - 1], np.int32) + np.int32(1), "negative"),
-    ([1.5, 2], "whole numbers, got 1.5"),
-    ([1.0, np.nan], "entry 1 is nan"),
-    ([np.inf], "entry 0 is inf"),
-    ([2**62, 2**62], "more than a 64-bit integer"),
-    ([2**70], "64 bits"),
-    (["a", "b"], "not numbers"),
-])
+@pytest.mark.parametrize(
+    "counts, message",
+    [
+        ([], "no counts"),
+        ([0, 0, 0], "all 3 counts are zero"),
+        ([5, -2], "entry 1 is -2"),
+        (np.array([2**31 - 1], np.int32) + np.int32(1), "negative"),
+        ([1.5, 2], "whole numbers, got 1.5"),
+        ([1.0, np.nan], "entry 1 is nan"),
+        ([np.inf], "entry 0 is inf"),
+        ([2**62, 2**62], "more than a 64-bit integer"),
+        ([2**70], "64 bits"),
+        (["a", "b"], "not numbers"),
+    ],
+)
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "plugin"])
 def test_bad_counts_are_named(counts, message, method):
     with np.errstate(over="ignore"), pytest.raises(ValueError, match=message):
@@ -225,17 +255,25 @@ def test_bad_counts_are_named(counts, message, method):
 
 
 def test_unknown_method_names_the_known_ones():
-    with pytest.raises(ValueError, match="'shannon': choose one of 'plugin', 'miller-madow', 'grassberger', 'chao-shen', 'nsb'"):
+    with pytest.raises(
+        ValueError, match="'shannon': choose one of 'plugin', 'miller-madow', 'grassberger', 'chao-shen', 'nsb'"
+    ):
         entropy([1, 2], "shannon")
 
 
-@pytest.mark.parametrize("multiplicity, message", [([1], "2 counts but 1"), ([1, -1], "multiplicity"), ([0, 0], "zero")])
+@pytest.mark.parametrize(
+    "multiplicity, message", [([1], "2 counts but 1"), ([1, -1], "multiplicity"), ([0, 0], "zero")]
+)
 def test_bad_multiplicities(multiplicity, message):
     with pytest.raises(ValueError, match=message):
         entropy([1, 2], multiplicity=multiplicity)
 
 
-tables = st.integers(1, 5).flatmap(lambda n: st.lists(st.lists(st.integers(0, 50), min_size=n, max_size=n), min_size=1, max_size=5)).filter(lambda t: np.sum(t) > 0)
+tables = (
+    st.integers(1, 5)
+    .flatmap(lambda n: st.lists(st.lists(st.integers(0, 50), min_size=n, max_size=n), min_size=1, max_size=5))
+    .filter(lambda t: np.sum(t) > 0)
+)
 
 
 @given(tables)
@@ -265,9 +303,17 @@ def test_processing_cannot_create_information(seed):
     assert mutual_information(joint @ channel) <= mutual_information(joint) + 1e-12
 
 
-@pytest.mark.parametrize("joint, message", [
-    ([1, 2], "2-d"), ([[]], "2-d"), ([[0, 0]], "not all zero"), ([[1, -1], [1, 1]], "non-negative"), ([[1, np.nan]], "finite"), ([[1e308, 1e308]], "finite"),
-])
+@pytest.mark.parametrize(
+    "joint, message",
+    [
+        ([1, 2], "2-d"),
+        ([[]], "2-d"),
+        ([[0, 0]], "not all zero"),
+        ([[1, -1], [1, 1]], "non-negative"),
+        ([[1, np.nan]], "finite"),
+        ([[1e308, 1e308]], "finite"),
+    ],
+)
 def test_bad_joint_tables(joint, message):
     with np.errstate(over="ignore"), pytest.raises(ValueError, match=message):
         mutual_information(joint)

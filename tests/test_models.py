@@ -1,28 +1,33 @@
 "Every architecture: causal, of the size it says, and the scan equal to the recurrence."
+
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest, torch, yaml
-from hypothesis import given, settings, strategies as st
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import BambaConfig, BambaForCausalLM, GPT2LMHeadModel, Mamba2Config, Mamba2ForCausalLM, logging
+
 from l2m.devices import device_bytes, known_device
+from l2m.interface import Continuation
 from l2m.models import (
-    FAMILIES,
     _PAPER,
     _STATES,
+    FAMILIES,
+    _clock,
     build_model,
     chunk_scan,
-    _clock,
     layers_and_width,
     model_arguments,
     model_config,
     parameter_count,
     transformers_chunk_scan,
 )
-from l2m.interface import Continuation
 from l2m.probe import probe
 from l2m.scoring import LanguageModel
-from transformers import BambaConfig, BambaForCausalLM, GPT2LMHeadModel, Mamba2Config, Mamba2ForCausalLM, logging
 
 logging.set_verbosity_error()
 ROOT = Path(__file__).parents[1]
@@ -34,7 +39,9 @@ def recurrence(x, dt, A, B, C, D, state):
     repeat = x.shape[2] // B.shape[2]
     B, C, y = B.repeat_interleave(repeat, 2), C.repeat_interleave(repeat, 2), []
     for t in range(x.shape[1]):
-        state = state * (A * dt[:, t]).exp()[..., None, None] + torch.einsum("bh,bhp,bhn->bhpn", dt[:, t], x[:, t], B[:, t])
+        state = state * (A * dt[:, t]).exp()[..., None, None] + torch.einsum(
+            "bh,bhp,bhn->bhpn", dt[:, t], x[:, t], B[:, t]
+        )
         y.append(torch.einsum("bhpn,bhn->bhp", state, C[:, t]) + D[:, None] * x[:, t])
     return torch.stack(y, 1), state
 
@@ -48,7 +55,20 @@ def test_chunk_scan_is_the_recurrence(length, chunk, groups, seed):
     B, C, state = normal(2, length, groups, 5), normal(2, length, groups, 5), normal(2, 4, 3, 5)
     dt = torch.nn.functional.softplus(raw + bias).clamp(0.1, 2)
     y, last = recurrence(x, dt, A, B, C, D, state)
-    found = chunk_scan(x, raw, A, B, C, chunk, D=D, dt_bias=bias, initial_states=state, dt_softplus=True, dt_limit=(0.1, 2), return_final_states=True)
+    found = chunk_scan(
+        x,
+        raw,
+        A,
+        B,
+        C,
+        chunk,
+        D=D,
+        dt_bias=bias,
+        initial_states=state,
+        dt_softplus=True,
+        dt_limit=(0.1, 2),
+        return_final_states=True,
+    )
     torch.testing.assert_close(found[0], y, atol=1e-10, rtol=1e-10)
     torch.testing.assert_close(found[1], last, atol=1e-10, rtol=1e-10)
 
@@ -67,12 +87,15 @@ assert now() == 2 * (l2m.models.chunk_scan,)
 """
 
 
-def test_importing_changes_nothing_in_transformers(): subprocess.run([sys.executable, "-c", IMPORTS], check=True)
+def test_importing_changes_nothing_in_transformers():
+    subprocess.run([sys.executable, "-c", IMPORTS], check=True)
 
 
 def test_fused_kernels_come_first(monkeypatch):
     import l2m.models as models
-    for module in (models.modeling_mamba2, models.modeling_bamba): monkeypatch.setattr(module, "mamba2_chunk_scan", transformers_chunk_scan)
+
+    for module in (models.modeling_mamba2, models.modeling_bamba):
+        monkeypatch.setattr(module, "mamba2_chunk_scan", transformers_chunk_scan)
     monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: name == "mamba_ssm" or None)
     models.use_chunk_scan()
     assert models.modeling_mamba2.mamba2_chunk_scan is transformers_chunk_scan
@@ -80,8 +103,25 @@ def test_fused_kernels_come_first(monkeypatch):
 
 MAMBA2 = dict(vocab_size=97, hidden_size=32, num_hidden_layers=2, pad_token_id=0)
 LAYERS = {
-    "mamba2": (Mamba2ForCausalLM, Mamba2Config(**MAMBA2, num_heads=8, head_dim=8, state_size=8, n_groups=2, chunk_size=16)),
-    "bamba": (BambaForCausalLM, BambaConfig(**MAMBA2, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2, attn_layer_indices=[1], mamba_n_heads=8, mamba_d_head=8, mamba_d_state=8, mamba_n_groups=1, mamba_chunk_size=16)),
+    "mamba2": (
+        Mamba2ForCausalLM,
+        Mamba2Config(**MAMBA2, num_heads=8, head_dim=8, state_size=8, n_groups=2, chunk_size=16),
+    ),
+    "bamba": (
+        BambaForCausalLM,
+        BambaConfig(
+            **MAMBA2,
+            intermediate_size=64,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            attn_layer_indices=[1],
+            mamba_n_heads=8,
+            mamba_d_head=8,
+            mamba_d_state=8,
+            mamba_n_groups=1,
+            mamba_chunk_size=16,
+        ),
+    ),
 }
 
 
@@ -89,12 +129,14 @@ LAYERS = {
 @pytest.mark.parametrize("name", LAYERS)
 def test_scores_are_the_same_with_either_scan(name, dtype, monkeypatch):
     import l2m.models as models
+
     build, config = LAYERS[name]
     torch.manual_seed(0)
     model, ids = build(config).to(dtype), torch.randint(97, (2, 40), generator=torch.Generator().manual_seed(1))
     found = []
     for scan in (transformers_chunk_scan, chunk_scan):
-        for module in (models.modeling_mamba2, models.modeling_bamba): monkeypatch.setattr(module, "mamba2_chunk_scan", scan)
+        for module in (models.modeling_mamba2, models.modeling_bamba):
+            monkeypatch.setattr(module, "mamba2_chunk_scan", scan)
         probe(scorer := LanguageModel(model, None, name, 1))
         found.append(scorer.logprobs(ids, [Continuation(20, ids[:, 20:])]))
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=2e-2 if dtype is torch.bfloat16 else 1e-4)
@@ -103,12 +145,18 @@ def test_scores_are_the_same_with_either_scan(name, dtype, monkeypatch):
 @pytest.mark.parametrize("name", ["mamba2", "hybrid"])
 def test_models_with_our_scan_equal_transformers_own(name, monkeypatch):
     import l2m.models as models
+
     model, z = build_model(name, length=70, copies=3), torch.randn(2, 70, 3, generator=torch.Generator().manual_seed(1))
     ours = model(z)
-    grads = torch.autograd.grad(ours[0].square().sum() + ours[1].sum(), [p for p in model.parameters() if p.requires_grad])
-    for module in (models.modeling_mamba2, models.modeling_bamba): monkeypatch.setattr(module, "mamba2_chunk_scan", transformers_chunk_scan)
+    grads = torch.autograd.grad(
+        ours[0].square().sum() + ours[1].sum(), [p for p in model.parameters() if p.requires_grad]
+    )
+    for module in (models.modeling_mamba2, models.modeling_bamba):
+        monkeypatch.setattr(module, "mamba2_chunk_scan", transformers_chunk_scan)
     theirs = model(z)
-    other = torch.autograd.grad(theirs[0].square().sum() + theirs[1].sum(), [p for p in model.parameters() if p.requires_grad])
+    other = torch.autograd.grad(
+        theirs[0].square().sum() + theirs[1].sum(), [p for p in model.parameters() if p.requires_grad]
+    )
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-4)
     torch.testing.assert_close(grads, other, atol=2e-3, rtol=1e-3)
 
@@ -116,7 +164,10 @@ def test_models_with_our_scan_equal_transformers_own(name, monkeypatch):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_no_model_sees_the_future(name):
     length, at = 12, 7
-    vectors, tokens = build_model(name, length=length, copies=2).eval(), build_model(name, length=length, vocabulary=9).eval()
+    vectors, tokens = (
+        build_model(name, length=length, copies=2).eval(),
+        build_model(name, length=length, vocabulary=9).eval(),
+    )
     z, ids = torch.randn(1, length, 2, generator=torch.Generator().manual_seed(0)), torch.arange(length)[None] % 9
     with torch.no_grad():
         before, after = (vectors(torch.cat([z[:, :at], tail], 1)) for tail in (z[:, at:], z[:, at:] + 1))
@@ -135,7 +186,8 @@ def test_a_window_forgets_and_a_transformer_does_not():
     changed[:, 0] += 1
     for name, arguments, differs in (("llama", {}, True), ("sliding", dict(state=4), False), ("mamba2", {}, True)):
         model = build_model(name, length=40, copies=2, **arguments).double().eval()
-        with torch.no_grad(): a, b = model(z.double())[0][:, -1], model(changed.double())[0][:, -1]
+        with torch.no_grad():
+            a, b = model(z.double())[0][:, -1], model(changed.double())[0][:, -1]
         assert torch.equal(a, b) != differs, name
 
 
@@ -170,14 +222,20 @@ def test_clock_tells_every_position_apart():
 def test_the_papers_models_build_without_weights(experiment):
     values = PROFILES["paper"][experiment]
     length = values.get("length") or max(values["lengths"])
-    kind = dict(copies=values["copies"], positions=values["positions"]) if "copies" in values else dict(vocabulary=values.get("vocabulary", 2050))
+    kind = (
+        dict(copies=values["copies"], positions=values["positions"])
+        if "copies" in values
+        else dict(vocabulary=values.get("vocabulary", 2050))
+    )
     counts = {}
     for text in values["models"]:
         model = build_model(**model_arguments(text), length=length, device="meta", **kind)
         counts[text] = parameter_count(model)
         assert all(p.is_meta for p in model.parameters())
     if experiment == "gaussian_kl":
-        assert {f"{name}:{size}" for name, sizes in _PAPER.items() for size in sizes} == {text.split("/")[0] for text in values["models"]}
+        assert {f"{name}:{size}" for name, sizes in _PAPER.items() for size in sizes} == {
+            text.split("/")[0] for text in values["models"]
+        }
         assert 0.8e8 < counts["gpt2:12x768"] < 1.3e8 and 1e9 < counts["mamba:48x2048"] < 1.5e9
 
 
@@ -186,39 +244,55 @@ def test_every_model_of_every_profile_builds(profile):
     for experiment in {"gaussian_kl", "santa_fe_kl", "position_nll"} & PROFILES[profile].keys():
         values = PROFILES[profile][experiment]
         for text in values.get("models", []):
-            assert parameter_count(build_model(**model_arguments(text, values.get("size", "tiny")), length=1024, copies=4, device="meta")) > 0
+            assert (
+                parameter_count(
+                    build_model(
+                        **model_arguments(text, values.get("size", "tiny")), length=1024, copies=4, device="meta"
+                    )
+                )
+                > 0
+            )
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (dict(name="lstm"), "model 'lstm' is unknown: choose one of"),
-    (dict(size="huge"), "size 'huge' is unknown: choose one of"),
-    (dict(size="2x33"), "size '2x33' is unknown"),
-    (dict(size="0x64"), "size '0x64' is unknown"),
-    (dict(state=4), "'gpt2' keeps every token, so state=4 means nothing"),
-    (dict(name="mamba2", state=0), "state=0: both must be at least 1"),
-    (dict(length=0), "length is 0, expected a whole number, at least 1"),
-    (dict(copies=None), "vocabulary=None, copies=None: give one of them"),
-    (dict(vocabulary=5), "vocabulary=5, copies=2: give one of them"),
-    (dict(copies=0), "copies is 0, expected a whole number, at least 1 or None"),
-    (dict(device="tpu9"), "device 'tpu9' is not on this machine"),
-    (dict(size="128x65536"), "gpt2 128x65536 needs .* GiB to train and 'cpu' has .*: choose a smaller size"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(name="lstm"), "model 'lstm' is unknown: choose one of"),
+        (dict(size="huge"), "size 'huge' is unknown: choose one of"),
+        (dict(size="2x33"), "size '2x33' is unknown"),
+        (dict(size="0x64"), "size '0x64' is unknown"),
+        (dict(state=4), "'gpt2' keeps every token, so state=4 means nothing"),
+        (dict(name="mamba2", state=0), "state=0: both must be at least 1"),
+        (dict(length=0), "length is 0, expected a whole number, at least 1"),
+        (dict(copies=None), "vocabulary=None, copies=None: give one of them"),
+        (dict(vocabulary=5), "vocabulary=5, copies=2: give one of them"),
+        (dict(copies=0), "copies is 0, expected a whole number, at least 1 or None"),
+        (dict(device="tpu9"), "device 'tpu9' is not on this machine"),
+        (dict(size="128x65536"), "gpt2 128x65536 needs .* GiB to train and 'cpu' has .*: choose a smaller size"),
+    ],
+)
 def test_bad_input_is_one_clear_error(arguments, message):
-    with pytest.raises(ValueError, match=message): build_model(**dict(name="gpt2", length=8, copies=2) | arguments)
+    with pytest.raises(ValueError, match=message):
+        build_model(**dict(name="gpt2", length=8, copies=2) | arguments)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_a_device_that_is_not_there():
-    with pytest.raises(ValueError, match="device 'cuda' is not on this machine: choose one of \\['cpu'"): known_device("cuda")
+    with pytest.raises(ValueError, match="device 'cuda' is not on this machine: choose one of \\['cpu'"):
+        known_device("cuda")
 
 
 @pytest.mark.parametrize("text", ["", "mamba2:", "mamba2/x", "a b", "mamba2/16/3"])
 def test_a_model_that_is_not_understood(text):
-    with pytest.raises(ValueError, match="is not understood: write family:size/state"): model_arguments(text)
+    with pytest.raises(ValueError, match="is not understood: write family:size/state"):
+        model_arguments(text)
 
 
 def test_states_and_sizes():
     assert model_arguments("gpt2", "small") == dict(name="gpt2", size="small", state=None)
     assert layers_and_width("12x768") == (12, 768)
-    assert model_config("mamba2", length=8, state=5).state_size == 5 and model_config("sliding", length=8, state=5).sliding_window == 5
+    assert (
+        model_config("mamba2", length=8, state=5).state_size == 5
+        and model_config("sliding", length=8, state=5).sliding_window == 5
+    )
     assert _STATES.keys() < FAMILIES.keys() and device_bytes(torch.device("cpu")) > 2**28

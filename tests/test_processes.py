@@ -1,8 +1,13 @@
 "Gaussian processes: every printed value of the paper's families, fast against dense, samples against law."
+
 import math
 
-import numpy as np, pytest, torch
-from hypothesis import given, settings, strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from l2m.gaussian import DenseGaussian
 from l2m.hierarchies import LogarithmicGaussian, SubvolumeGaussian
 
@@ -25,7 +30,8 @@ def dense(layers, carried, boundary="neighbours"):
     for _ in range(layers):
         n = len(S)
         columns = np.zeros((n, 4, n, 4))
-        for c in range(4): columns[:, c, :, c] = S if c < carried else np.eye(n)
+        for c in range(4):
+            columns[:, c, :, c] = S if c < carried else np.eye(n)
         S = np.einsum("ac,icjd,bd->iajb", M, columns, M, optimize=True).reshape(4 * n, 4 * n)
         changes = []
         for u in range(3, 4 * n - 1, 4):
@@ -75,7 +81,9 @@ def test_fast_equals_the_dense_determinants_at_every_split_and_pair(family, boun
             assert math.isclose(process.bipartite_mi(split, L), logdet_mi(S, split), rel_tol=1e-10)
         i, j = torch.randint(L, (2, 2000), generator=torch.Generator().manual_seed(0))
         assert np.allclose(process.covariance(i, j), S[i, j], atol=1e-13)
-        assert np.allclose(process.pair_mi([1, 0], [3, L - 1]), -0.5 * np.log(1 - S[[1, 0], [3, L - 1]] ** 2), rtol=1e-10)
+        assert np.allclose(
+            process.pair_mi([1, 0], [3, L - 1]), -0.5 * np.log(1 - S[[1, 0], [3, L - 1]] ** 2), rtol=1e-10
+        )
 
 
 @family
@@ -101,7 +109,10 @@ def test_entropies_of_the_first_tokens_are_those_of_the_dense_determinants(famil
 def test_shorter_blocks_of_a_dense_process_are_its_sub_matrices(family):
     S = dense(3, FAMILIES[family][1])
     process = DenseGaussian(torch.tensor(S), 2)
-    for split, length in ((1, 2), (5, 30), (32, 63)): assert math.isclose(process.bipartite_mi(split, length), 2 * logdet_mi(S[:length, :length], split), rel_tol=1e-10)
+    for split, length in ((1, 2), (5, 30), (32, 63)):
+        assert math.isclose(
+            process.bipartite_mi(split, length), 2 * logdet_mi(S[:length, :length], split), rel_tol=1e-10
+        )
     z = FAMILIES[family][0](3, 2).sample(5, 64, torch.Generator().manual_seed(3))
     assert torch.equal(FAMILIES[family][0](3, 2).sample(5, 10, torch.Generator().manual_seed(3)), z[:, :10])
 
@@ -128,7 +139,8 @@ def test_long_blocks_are_filtered_as_short_ones_are_multiplied(family, reverse, 
     z = process.sample(2, process.length, torch.Generator().manual_seed(0), dtype=torch.float64)
     multiplied = process.conditionals(z, reverse)
     monkeypatch.setattr("l2m.hierarchies._SHORT", 0)
-    for short, long in zip(multiplied, process.conditionals(z, reverse)): assert torch.allclose(short, long, atol=1e-12)
+    for short, long in zip(multiplied, process.conditionals(z, reverse)):
+        assert torch.allclose(short, long, atol=1e-12)
 
 
 @family
@@ -176,13 +188,21 @@ def test_information_is_symmetric_and_never_negative(family, boundary):
 
 
 @settings(max_examples=25, deadline=None)
-@given(family=st.sampled_from(sorted(FAMILIES)), split=st.integers(2, 62), fewer=st.integers(1, 61), seed=st.integers(0, 99))
+@given(
+    family=st.sampled_from(sorted(FAMILIES)),
+    split=st.integers(2, 62),
+    fewer=st.integers(1, 61),
+    seed=st.integers(0, 99),
+)
 def test_longer_blocks_share_more_and_processing_loses(family, split, fewer, seed):
     S, process = torch.tensor(dense(3, FAMILIES[family][1])), FAMILIES[family][0](3)
     whole = process.bipartite_mi(split, 64)
     x, y = min(fewer, split), min(fewer, 64 - split)
     less_x, less_y = S[split - x :, split - x :], S[: split + y, : split + y]
-    assert DenseGaussian(less_x).bipartite_mi(x, len(less_x)) <= whole + 1e-10 and DenseGaussian(less_y).bipartite_mi(split, len(less_y)) <= whole + 1e-10
+    assert (
+        DenseGaussian(less_x).bipartite_mi(x, len(less_x)) <= whole + 1e-10
+        and DenseGaussian(less_y).bipartite_mi(split, len(less_y)) <= whole + 1e-10
+    )
     noise = torch.rand(64, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     assert DenseGaussian(S + torch.diag(noise * (torch.arange(64) >= split))).bipartite_mi(split, 64) <= whole + 1e-10
 
@@ -196,9 +216,14 @@ def test_copies_add(family, copies, split):
 
 
 def test_limits_of_both_laws():
-    power, logarithm = ([kind(k).bipartite_mi(4**k // 2, 4**k) for k in range(4, 8)] for kind in (SubvolumeGaussian, LogarithmicGaussian))
+    power, logarithm = (
+        [kind(k).bipartite_mi(4**k // 2, 4**k) for k in range(4, 8)]
+        for kind in (SubvolumeGaussian, LogarithmicGaussian)
+    )
     slopes = np.diff(np.log(power)) / math.log(4)
-    assert (np.diff(np.abs(slopes - math.log(3) / math.log(4))) < 0).all() and abs(slopes[-1] - math.log(3) / math.log(4)) < 2e-4
+    assert (np.diff(np.abs(slopes - math.log(3) / math.log(4))) < 0).all() and abs(
+        slopes[-1] - math.log(3) / math.log(4)
+    ) < 2e-4
     steps = np.diff(logarithm)
     assert (np.abs(np.diff(steps)) < 2e-4).all() and steps.min() > 0.02
 
@@ -220,20 +245,24 @@ def test_dense_process_of_any_covariance():
     assert math.isclose(stds[7] ** 2, S[7, 7] - S[7, :7] @ weights, rel_tol=1e-9)
 
 
-@pytest.mark.parametrize("ask, says", [
-    (lambda: SubvolumeGaussian.of_length(100), "100 is not a power of four"),
-    (lambda: SubvolumeGaussian.of_length(8), "8 is not a power of four: choose 4 or 16"),
-    (lambda: SubvolumeGaussian.of_length(1), "power of four"),
-    (lambda: SubvolumeGaussian(0), "layers=0"),
-    (lambda: SubvolumeGaussian(2, copies=0), "copies=0"),
-    (lambda: SubvolumeGaussian(2, boundary="periodic"), "'periodic' is unknown"),
-    (lambda: SubvolumeGaussian(2).bipartite_mi(0, 16), "split 0"),
-    (lambda: LogarithmicGaussian(2).bipartite_mi(16, 16), "split 16"),
-    (lambda: LogarithmicGaussian(2).pair_mi([1], [1]), "choose different ones"),
-    (lambda: LogarithmicGaussian(2).pair_mi([1], [16]), "from 0 to 15"),
-    (lambda: LogarithmicGaussian(2, 2).conditionals(torch.zeros(1, 16, 3)), r"has \[n, 16, 2\]"),
-    (lambda: DenseGaussian(torch.tensor([[1.0, 2], [2, 1]])), "eigenvalue -1"),
-    (lambda: DenseGaussian(torch.ones(2, 3)), "symmetric"),
-])
+@pytest.mark.parametrize(
+    "ask, says",
+    [
+        (lambda: SubvolumeGaussian.of_length(100), "100 is not a power of four"),
+        (lambda: SubvolumeGaussian.of_length(8), "8 is not a power of four: choose 4 or 16"),
+        (lambda: SubvolumeGaussian.of_length(1), "power of four"),
+        (lambda: SubvolumeGaussian(0), "layers=0"),
+        (lambda: SubvolumeGaussian(2, copies=0), "copies=0"),
+        (lambda: SubvolumeGaussian(2, boundary="periodic"), "'periodic' is unknown"),
+        (lambda: SubvolumeGaussian(2).bipartite_mi(0, 16), "split 0"),
+        (lambda: LogarithmicGaussian(2).bipartite_mi(16, 16), "split 16"),
+        (lambda: LogarithmicGaussian(2).pair_mi([1], [1]), "choose different ones"),
+        (lambda: LogarithmicGaussian(2).pair_mi([1], [16]), "from 0 to 15"),
+        (lambda: LogarithmicGaussian(2, 2).conditionals(torch.zeros(1, 16, 3)), r"has \[n, 16, 2\]"),
+        (lambda: DenseGaussian(torch.tensor([[1.0, 2], [2, 1]])), "eigenvalue -1"),
+        (lambda: DenseGaussian(torch.ones(2, 3)), "symmetric"),
+    ],
+)
 def test_bad_questions_get_one_clear_error(ask, says):
-    with pytest.raises(ValueError, match=says): ask()
+    with pytest.raises(ValueError, match=says):
+        ask()

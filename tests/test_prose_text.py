@@ -1,4 +1,5 @@
 """Running text: which line ends are the author's, in any script, and where sentences begin, whatever the rules do."""
+
 import importlib
 import pkgutil
 import re
@@ -38,7 +39,9 @@ def cut(text, width):
 # --- lines that a page broke
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r\r\n", "\r\r\r\n", "\r", "\x85", "\u2028", "\v", " \n", "\t \r\n", "\n\f"])
+@pytest.mark.parametrize(
+    "end", ["\n", "\r\n", "\r\r\n", "\r\r\r\n", "\r", "\x85", "\u2028", "\v", " \n", "\t \r\n", "\n\f"]
+)
 def test_line_ends_of_any_kind_are_one_page(end):
     page = f"{textwrap.fill(PROSE, 70)}\n\n{textwrap.fill(PROSE[52:], 70)}"
     assert unwrap(page.replace("\n", end)) == f"{PROSE}\n\n{PROSE[52:]}"
@@ -56,14 +59,22 @@ def test_pages_end_inside_paragraphs():
 
 
 @pytest.mark.parametrize("width", [30, 40, 60, 75, 100, 120])
-@pytest.mark.parametrize("text", [PROSE, HINDI * 2, ARABIC * 2, f"{KOREAN} {KOREAN} {KOREAN}"], ids=["English", "Hindi", "Arabic", "Korean"])
+@pytest.mark.parametrize(
+    "text", [PROSE, HINDI * 2, ARABIC * 2, f"{KOREAN} {KOREAN} {KOREAN}"], ids=["English", "Hindi", "Arabic", "Korean"]
+)
 def test_widths_and_scripts(text, width):
     assert unwrap(textwrap.fill(text, width, break_on_hyphens=False)) == text
 
 
-@pytest.mark.parametrize("text, width", [
-    *[(CHINESE, w) for w in (16, 20, 30, 34, 40)], *[(JAPANESE, w) for w in (16, 25, 34, 40)], *[(THAI, w) for w in (35, 50, 60)],
-], ids=str)
+@pytest.mark.parametrize(
+    "text, width",
+    [
+        *[(CHINESE, w) for w in (16, 20, 30, 34, 40)],
+        *[(JAPANESE, w) for w in (16, 25, 34, 40)],
+        *[(THAI, w) for w in (35, 50, 60)],
+    ],
+    ids=str,
+)
 def test_scripts_without_blanks_are_joined_without_blanks(text, width):
     two = f"{text}\n\n{text}"
     assert unwrap(f"{cut(text, width)}\n\n{cut(text, width)}") == two
@@ -123,7 +134,15 @@ PERSIAN = """بشنو از نی چون حکایت می‌کند از جدایی�
 """
 TANG = "床前明月光，疑是地上霜。\n举头望明月，低头思故乡。\n白日依山尽，黄河入海流。\n欲穷千里目，更上一层楼。\n"
 SEVEN = "朝辞白帝彩云间，千里江陵一日还。\n两岸猿声啼不住，轻舟已过万重山。\n故人西辞黄鹤楼，烟花三月下扬州。\n"
-VERSES = {"wild": WILD, "enjambed": ENJAMBED, "pointed": POINTED * 5, "french": FRENCH, "persian": PERSIAN, "tang": TANG, "seven": SEVEN}
+VERSES = {
+    "wild": WILD,
+    "enjambed": ENJAMBED,
+    "pointed": POINTED * 5,
+    "french": FRENCH,
+    "persian": PERSIAN,
+    "tang": TANG,
+    "seven": SEVEN,
+}
 
 
 @pytest.mark.parametrize("verse", VERSES.values(), ids=VERSES)
@@ -141,7 +160,10 @@ def test_verse_in_small_letters_inside_a_page():
 
 
 def test_logs_stay():
-    log = "".join(f"2024-01-{day:02d} 12:00:01 worker {day % 3} started and took {'a' * (day % 5)} while\n" for day in range(1, 29))
+    log = "".join(
+        f"2024-01-{day:02d} 12:00:01 worker {day % 3} started and took {'a' * (day % 5)} while\n"
+        for day in range(1, 29)
+    )
     assert unwrap(log) == log
 
 
@@ -158,7 +180,17 @@ def test_wrapped_letters_are_joined_in_any_language(language, width, end):
     assert running_text(fasta.replace("\r\r\r\n", "\r\r\n"), language).split("\n") == [letters, letters[7:]]
 
 
-@pytest.mark.parametrize("text", ["> Quoted, as in a letter.\n> And so on.\n", "Hello.\n", ">\n", "a" * 40, "word\n" * 40, "-" * 70 + "\nTitle.\n" + "-" * 70])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "> Quoted, as in a letter.\n> And so on.\n",
+        "Hello.\n",
+        ">\n",
+        "a" * 40,
+        "word\n" * 40,
+        "-" * 70 + "\nTitle.\n" + "-" * 70,
+    ],
+)
 def test_other_lines_are_no_letters(text):
     assert running_text(text, None) == text and running_text(text, "en") == text
 
@@ -181,12 +213,15 @@ def test_cr_cr_lf_is_read_from_files(tmp_path):
 LISTS = ", ".join(map(str, range(12, 90, 3)))
 
 
-@pytest.mark.parametrize("text, starts", [
-    (f"They agree.[{LISTS}] and with theory. The rest says how.", ["They", "The "]),
-    ("It names the lot no.[123456789012345678901234567890] of those lost. It was found.", ["It n", "It w"]),
-    (f"They agree.[{LISTS}] The rest says how.", ["They", "The "]),
-    ("According.[1 - 2 - 3 - 4 - 5 - 6 - 7 - 8 - 9 - 10 - 11 - 12 - 13 - 14 - 15 - 16] So.", ["Acco", "So."]),
-])
+@pytest.mark.parametrize(
+    "text, starts",
+    [
+        (f"They agree.[{LISTS}] and with theory. The rest says how.", ["They", "The "]),
+        ("It names the lot no.[123456789012345678901234567890] of those lost. It was found.", ["It n", "It w"]),
+        (f"They agree.[{LISTS}] The rest says how.", ["They", "The "]),
+        ("According.[1 - 2 - 3 - 4 - 5 - 6 - 7 - 8 - 9 - 10 - 11 - 12 - 13 - 14 - 15 - 16] So.", ["Acco", "So."]),
+    ],
+)
 def test_numbers_in_brackets_take_no_time(text, starts):
     begun = time.monotonic()
     assert [text[s : s + 4] for s in sentence_starts(text)][-1] == starts[-1] and sentence_starts(text)[0] == 0
@@ -203,23 +238,85 @@ def test_references_are_found_as_before(parts):
 
 def test_no_language_has_a_pattern_of_its_own_for_references():
     modules = [importlib.import_module(f"pysbd.lang.{m.name}") for m in pkgutil.iter_modules(pysbd.lang.__path__)]
-    own = [v for m in modules for v in vars(m).values() if isinstance(v, type) and "NUMBERED_REFERENCE_REGEX" in vars(v)]
+    own = [
+        v for m in modules for v in vars(m).values() if isinstance(v, type) and "NUMBERED_REFERENCE_REGEX" in vars(v)
+    ]
     assert {cls.__name__ for cls in own} <= {"Common"}
 
 
-@pytest.mark.parametrize("language, text, starts", [
-    ("de", "Es fehlt m.E. ein Wort. Darin steht: Grüße m[ein]e Schwester. Am Abend kam die Antwort.", ["Es ", "Dar", "Am "]),
-    ("de", "Den B.A. erwarb er in Halle. Die Prüfung B(asic) bestand er im Herbst. Der Winter war lang.", ["Den", "Die", "Der"]),
-    ("ru", "Том стоит сто у.е. в лавке. В рукописи читаем: она у[е]хала рано. Никто её не видел.", ["Том", "В р", "Ник"]),
-    ("bg", "Том струва сто у.е. в лавката. Четем: тя у[е]хала рано. Никой не я видя.", ["Том", "Чет", "Ник"]),
-])
+@pytest.mark.parametrize(
+    "language, text, starts",
+    [
+        (
+            "de",
+            "Es fehlt m.E. ein Wort. Darin steht: Grüße m[ein]e Schwester. Am Abend kam die Antwort.",
+            ["Es ", "Dar", "Am "],
+        ),
+        (
+            "de",
+            "Den B.A. erwarb er in Halle. Die Prüfung B(asic) bestand er im Herbst. Der Winter war lang.",
+            ["Den", "Die", "Der"],
+        ),
+        (
+            "ru",
+            "Том стоит сто у.е. в лавке. В рукописи читаем: она у[е]хала рано. Никто её не видел.",
+            ["Том", "В р", "Ник"],
+        ),
+        ("bg", "Том струва сто у.е. в лавката. Четем: тя у[е]хала рано. Никой не я видя.", ["Том", "Чет", "Ник"]),
+    ],
+)
 def test_brackets_are_ordinary_text(language, text, starts):
     found = [text[s : s + 3] for s in sentence_starts(text, language)]
     assert found[0] == starts[0] and found[-1] == starts[-1]
 
 
-ODD = ["[", "]", "(", ")", "{", "*", "+", "\\", "?", "!", ".", "...", "m.E.", "m[ein]e", "B(asic)", "B.A.", "у.е.", "у[е]", "1.", "1)", "a)", "(iv)", " ",
-       " ", "Co. KG", "'", '"', "“", "”", "«", "--", "12", "∯", "♨", "ȸ", "&ᓴ&", "☝", "A", "word", "。", "؟", "No. 5", "p.m. The", "xx", "•"]
+ODD = [
+    "[",
+    "]",
+    "(",
+    ")",
+    "{",
+    "*",
+    "+",
+    "\\",
+    "?",
+    "!",
+    ".",
+    "...",
+    "m.E.",
+    "m[ein]e",
+    "B(asic)",
+    "B.A.",
+    "у.е.",
+    "у[е]",
+    "1.",
+    "1)",
+    "a)",
+    "(iv)",
+    " ",
+    " ",
+    "Co. KG",
+    "'",
+    '"',
+    "“",
+    "”",
+    "«",
+    "--",
+    "12",
+    "∯",
+    "♨",
+    "ȸ",
+    "&ᓴ&",
+    "☝",
+    "A",
+    "word",
+    "。",
+    "؟",
+    "No. 5",
+    "p.m. The",
+    "xx",
+    "•",
+]
 
 
 @settings(deadline=None, max_examples=250)
@@ -231,7 +328,28 @@ def test_whatever_the_rules_do_a_paragraph_keeps_its_beginning(parts, language):
 
 
 @pytest.mark.parametrize("language", sorted(LANGUAGE_CODES))
-@pytest.mark.parametrize("unit", ["[1, 2] ", "1. ", "a. ", "a) ", "(", "' ", "!", "?! ", "♨ ", "x.[1 ", "1.1.1", "I. ", "- ", "\" (", "m[ein]e m.E. ", "Co. ", "\u00a0 "])
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "[1, 2] ",
+        "1. ",
+        "a. ",
+        "a) ",
+        "(",
+        "' ",
+        "!",
+        "?! ",
+        "♨ ",
+        "x.[1 ",
+        "1.1.1",
+        "I. ",
+        "- ",
+        '" (',
+        "m[ein]e m.E. ",
+        "Co. ",
+        "\u00a0 ",
+    ],
+)
 def test_nothing_repeated_takes_long(language, unit):
     begun = time.monotonic()
     assert sentence_starts("So " + unit * (l2m.prose._PIECE // len(unit)), language)[:1] == [0]

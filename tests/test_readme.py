@@ -1,17 +1,32 @@
 "Every command of the README runs, and its example prints what the README says it prints."
-import os, re, shlex, subprocess, sys
+
+import os
+import re
+import shlex
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
-import pytest, yaml
+import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
-COMMANDS = [" ".join(line.split()) for language, block in BLOCKS if language == "bash"
-            for line in re.sub(r"\\\n|\s+#.*", " ", block).splitlines() if line.strip()]
-EXAMPLES = [(code, output) for (language, code), (after, output) in zip(BLOCKS, BLOCKS[1:]) if (language, after) == ("python", "text")]
+COMMANDS = [
+    " ".join(line.split())
+    for language, block in BLOCKS
+    if language == "bash"
+    for line in re.sub(r"\\\n|\s+#.*", " ", block).splitlines()
+    if line.strip()
+]
+EXAMPLES = [
+    (code, output)
+    for (language, code), (after, output) in zip(BLOCKS, BLOCKS[1:])
+    if (language, after) == ("python", "text")
+]
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 
@@ -19,8 +34,20 @@ NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 def run(tmp_path_factory):
     "Run a command, once, in a folder that looks like the checkout and where it may leave its files; what it printed"
     checkout = tmp_path_factory.mktemp("checkout")
-    for file in ("nbs", "params", "results", "l2m", "CONTRIBUTING.md", "Makefile", ".venv", "pyproject.toml", "constraints.txt", "settings.ini"):
-        if (ROOT / file).exists(): (checkout / file).symlink_to(ROOT / file)
+    for file in (
+        "nbs",
+        "params",
+        "results",
+        "l2m",
+        "CONTRIBUTING.md",
+        "Makefile",
+        ".venv",
+        "pyproject.toml",
+        "constraints.txt",
+        "settings.ini",
+    ):
+        if (ROOT / file).exists():
+            (checkout / file).symlink_to(ROOT / file)
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
 
     @cache
@@ -28,13 +55,16 @@ def run(tmp_path_factory):
         done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
     return run
 
 
 def quick(command: list[str]) -> list[str]:
     "The same run with the `ci` profile: the notebook, the options and the paths stay"
-    if command[:2] == ["l2m", "run"]: return [*command, "--profile", "ci"]   # the last one counts
-    if command[0] != "papermill": return command
+    if command[:2] == ["l2m", "run"]:
+        return [*command, "--profile", "ci"]  # the last one counts
+    if command[0] != "papermill":
+        return command
     profile = yaml.safe_load((ROOT / "params/ci.yml").read_text())[Path(command[1]).stem]
     stated = {command[i + 1] for i, word in enumerate(command) if word == "-p"}
     return [*command, "-y", yaml.safe_dump({k: v for k, v in profile.items() if k not in stated})]
@@ -54,11 +84,14 @@ def test_links_and_figures_are_in_the_checkout():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_runs(run, command):
     words = shlex.split(command)
-    if words[0] == "make":                                                  # not inside itself: the experiments that it would run
+    if words[0] == "make":  # not inside itself: the experiments that it would run
         recipe = [line.removeprefix(".venv/bin/") for line in run("make", "--dry-run", *words[1:]).splitlines()]
-        if words[1] == "demo": run(*quick(shlex.split(next(line for line in recipe if line.startswith("l2m run")))))
-    elif words[0] in ("l2m", "papermill"): run(*quick(words))
-    else: assert words[0] in ("git", "cd", "pip"), f"no test runs {command!r}"
+        if words[1] == "demo":
+            run(*quick(shlex.split(next(line for line in recipe if line.startswith("l2m run")))))
+    elif words[0] in ("l2m", "papermill"):
+        run(*quick(words))
+    else:
+        assert words[0] in ("git", "cd", "pip"), f"no test runs {command!r}"
 
 
 @pytest.mark.parametrize("code, output", EXAMPLES)

@@ -3,6 +3,7 @@
 Texts that Python makes or has are a `Corpus(name, language, read)`, or `Corpus.of(documents)` where they fit into memory. Only what is to be found *by name* has
 a table: `l2m.corpora.SCHEMES` for a kind of name, `l2m.named.NAMED` for texts in packages, `l2m.reading.READERS` for a format of files.
 """
+
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,8 @@ from transformers import PreTrainedTokenizerFast
 
 import l2m.named
 from l2m.bipartite import measure_bipartite
-from l2m.estimators import bipartite_mi
 from l2m.corpora import SCHEMES, Corpus, Scheme, load_corpus
+from l2m.estimators import bipartite_mi
 from l2m.named import NAMED, Named
 from l2m.reading import READERS, Document, Entry
 from l2m.scoring import SequenceScorer
@@ -47,6 +48,7 @@ CORPUS = Corpus("weather", None, weather)  # no prose: its windows begin anywher
 
 class Forecast(SequenceScorer):
     "The exact law of the weather."
+
     name, vocabulary = "forecast", len(LETTERS) + 1
 
     def token_logprobs(self, tokens):
@@ -72,10 +74,16 @@ def letters():
 
 def test_a_made_up_corpus_has_the_bipartite_information_of_its_law(letters):
     windows = token_windows(CORPUS, letters, length=32, n=192)
-    assert len(set(windows.documents)) == 48 and windows.corpus == "weather" and windows.corpus_fingerprint == CORPUS.fingerprint
+    assert (
+        len(set(windows.documents)) == 48
+        and windows.corpus == "weather"
+        and windows.corpus_fingerprint == CORPUS.fingerprint
+    )
     table = bipartite_mi(measure_bipartite(Forecast(), windows, lengths=[8, 32]))
     rows = table.filter(method="direct").select("mi", "stderr").rows()
-    assert len(rows) == 2 and all(abs(mi - truth(1)) < 4 * stderr for mi, stderr in rows)  # a chain: only the days at the cut matter
+    assert len(rows) == 2 and all(
+        abs(mi - truth(1)) < 4 * stderr for mi, stderr in rows
+    )  # a chain: only the days at the cut matter
 
 
 def test_a_made_up_corpus_has_the_two_point_law_of_its_law(letters):
@@ -91,7 +99,9 @@ def test_a_made_up_corpus_has_the_two_point_law_of_its_law(letters):
 def test_a_list_and_a_part_need_no_more():
     whole = Corpus.of(list(CORPUS), name="weather", language=None)
     early, late = CORPUS.split(lambda name: int(name.split()[1]) < 24)
-    assert whole.fingerprint == CORPUS.fingerprint and len({CORPUS.fingerprint, early.fingerprint, late.fingerprint}) == 3
+    assert (
+        whole.fingerprint == CORPUS.fingerprint and len({CORPUS.fingerprint, early.fingerprint, late.fingerprint}) == 3
+    )
     assert len(list(early)) == len(list(late)) == 24
 
 
@@ -99,16 +109,31 @@ def test_a_list_and_a_part_need_no_more():
 
 
 def test_a_new_kind_of_name(monkeypatch):
-    of_years = lambda source, chosen: replace(CORPUS, name=source, read=lambda: (d for d, _ in zip(weather(), range(int(source.removeprefix("weather:"))))))
-    monkeypatch.setattr("l2m.corpora.SCHEMES", [Scheme("'weather:years'", lambda source: source.startswith("weather:"), of_years), *SCHEMES])
-    assert [d.id for d in load_corpus("weather:2")] == ["year 0", "year 1"] and load_corpus("weather:2").name == "weather:2"
+    of_years = lambda source, chosen: replace(
+        CORPUS, name=source, read=lambda: (d for d, _ in zip(weather(), range(int(source.removeprefix("weather:")))))
+    )
+    monkeypatch.setattr(
+        "l2m.corpora.SCHEMES",
+        [Scheme("'weather:years'", lambda source: source.startswith("weather:"), of_years), *SCHEMES],
+    )
+    assert [d.id for d in load_corpus("weather:2")] == ["year 0", "year 1"] and load_corpus(
+        "weather:2"
+    ).name == "weather:2"
     assert load_corpus("sotu").name == "sotu"
-    with pytest.raises(FileNotFoundError, match="no corpus 'whether:2': expected 'weather:years', one of 'sotu'.* or an existing file"):
+    with pytest.raises(
+        FileNotFoundError, match="no corpus 'whether:2': expected 'weather:years', one of 'sotu'.* or an existing file"
+    ):
         load_corpus("whether:2")
 
 
 def test_a_new_format_of_files(tmp_path, monkeypatch):
-    monkeypatch.setitem(READERS, ".days", lambda path, name, column, id_column: (Entry(line, (), f"{name}:{i}", f"line {i}") for i, line in enumerate(path.read_text().split())))
+    monkeypatch.setitem(
+        READERS,
+        ".days",
+        lambda path, name, column, id_column: (
+            Entry(line, (), f"{name}:{i}", f"line {i}") for i, line in enumerate(path.read_text().split())
+        ),
+    )
     (tmp_path / "1900.days").write_text("aab\nccd\n")
     assert list(load_corpus(tmp_path, language=None)) == [Document("1900:0", "aab"), Document("1900:1", "ccd")]
 
@@ -119,9 +144,12 @@ def test_a_new_text_in_a_package(tmp_path, monkeypatch):
         locate_file = staticmethod(lambda name: tmp_path / name)
 
     monkeypatch.setattr(l2m.named, "distribution", lambda name: Installed)
-    monkeypatch.setitem(NAMED, "weather", Named("'weather>=1'", "weather/*.txt", lambda path: [Document(path.stem, path.read_text())]))
+    monkeypatch.setitem(
+        NAMED, "weather", Named("'weather>=1'", "weather/*.txt", lambda path: [Document(path.stem, path.read_text())])
+    )
     Path(tmp_path, "weather").mkdir()
-    for year in ("1900", "1901"): Path(tmp_path, "weather", f"{year}.txt").write_text(year)
+    for year in ("1900", "1901"):
+        Path(tmp_path, "weather", f"{year}.txt").write_text(year)
     assert list(load_corpus("weather")) == [Document("1900", "1900"), Document("1901", "1901")]
     Installed.version = "1.1"
     before = load_corpus("weather").fingerprint
@@ -130,7 +158,9 @@ def test_a_new_text_in_a_package(tmp_path, monkeypatch):
 
 
 def test_a_name_in_place_of_a_corpus_comes_with_the_remedy(letters):
-    with pytest.raises(ValueError, match=r"token_windows: corpus is 'x.txt', expected a Corpus: write load_corpus\('x.txt'\)"):
+    with pytest.raises(
+        ValueError, match=r"token_windows: corpus is 'x.txt', expected a Corpus: write load_corpus\('x.txt'\)"
+    ):
         token_windows("x.txt", letters, 8, 8)
     with pytest.raises(ValueError, match=r"two_point_mi: corpus is .*x.txt.*, expected a Corpus: write load_corpus\("):
         two_point_mi(Path("x.txt"), letters, [1])

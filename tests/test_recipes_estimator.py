@@ -1,4 +1,5 @@
 "The recipe of an estimator: ten lines, and it stands in every table, against the truth and in the search."
+
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,9 @@ class Twice:  # the recipe: a name, what it needs, and a number for every window
 @pytest.mark.parametrize("process", [PolyaUrn(), SantaFe(0.6, 200)], ids=lambda process: process.name)
 def test_it_stands_in_the_table_and_against_the_truth(process):
     windows = process_windows(process, 16, 3000, torch.Generator().manual_seed(0))
-    scores = measure_bipartite(process, windows, lengths=[4, 16], batch_size=3000, **needs_of([Twice(), Direct()])._asdict())
+    scores = measure_bipartite(
+        process, windows, lengths=[4, 16], batch_size=3000, **needs_of([Twice(), Direct()])._asdict()
+    )
     table = bipartite_mi(scores, [Twice(), Direct()], draws=100)
     assert table["method"].to_list() == ["direct", "direct", "twice", "twice"] and scores.passes == Needs(True, 2)
     for row in table.filter(method="twice").iter_rows(named=True):
@@ -43,13 +46,19 @@ def test_it_stands_in_the_table_and_against_the_truth(process):
 def test_what_it_needs_is_asked_before_it_is_estimated():
     process = PolyaUrn()
     scores = measure_bipartite(process, process_windows(process, 8, 20, torch.Generator().manual_seed(0)), lengths=[8])
-    with pytest.raises(ValueError, match="'twice' needs Y after the X of 2 other documents, and 1 were scored: measure with shuffles >= 2"): bipartite_mi(scores, [Twice()])
+    with pytest.raises(
+        ValueError,
+        match="'twice' needs Y after the X of 2 other documents, and 1 were scored: measure with shuffles >= 2",
+    ):
+        bipartite_mi(scores, [Twice()])
 
 
 def test_one_line_brings_it_into_the_search(tmp_path, monkeypatch):
     "The cells of the search up to its table, with one rival more."
     monkeypatch.chdir(NBS / "experiments")
-    cells = [cell for cell in nbformat.read(NBS / "experiments/estimator_search.ipynb", 4).cells if cell.cell_type == "code"]
+    cells = [
+        cell for cell in nbformat.read(NBS / "experiments/estimator_search.ipynb", 4).cells if cell.cell_type == "code"
+    ]
     assert "parameters" in cells[0].metadata.tags
     page = {"__name__": "page", "display": lambda *_: None}
     exec(cells[0].source, page)
@@ -59,7 +68,8 @@ def test_one_line_brings_it_into_the_search(tmp_path, monkeypatch):
         if "def rivals(" in cell.source:
             paper = page["rivals"]
             page["rivals"] = lambda process, fresh: paper(process, fresh) | {"twice": Twice()}
-        if "search = pl.DataFrame(" in cell.source: break
+        if "search = pl.DataFrame(" in cell.source:
+            break
     found = page["search"].filter(pl.col("estimator").is_in(["direct", "twice"]))
     assert found.group_by("source").len()["len"].to_list() == [6] * 4  # three lengths of each
     for exact in ("Pólya's urn, 2 colours", "Santa Fe 0.6, 20000 facts"):

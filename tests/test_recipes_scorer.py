@@ -1,4 +1,5 @@
 "Two recipes of CONTRIBUTING: a scorer and an architecture of ten lines each, through everything that is made of them."
+
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -7,17 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from l2m.audit import audit
 from l2m.bipartite import measure_bipartite
 from l2m.estimators import bipartite_mi
 from l2m.processes import MarkovChain, PolyaUrn, process_windows
 from l2m.scaling import fit_power_law
 from l2m.scoring import SequenceScorer
-from l2m.audit import audit
 from l2m.state import history_state
-from l2m.testing import check_scorer
 from l2m.tasks import DiscreteTask
+from l2m.testing import check_scorer
 from l2m.training import Plan, evaluate, train
-
 
 # A scorer: one method, and two members for tables and checks.
 
@@ -41,7 +41,9 @@ def test_a_scorer_of_ten_lines_is_measured_and_fitted():
     check_scorer(scorer)
     assert scorer.fingerprint == Tally(3).fingerprint != Tally(3, 2.0).fingerprint
     windows = process_windows(urn, 64, 400, torch.Generator().manual_seed(0))
-    table = bipartite_mi(measure_bipartite(scorer, windows, lengths=[4, 8, 16, 32, 64], batch_size=200), draws=50).filter(method="direct")
+    table = bipartite_mi(
+        measure_bipartite(scorer, windows, lengths=[4, 8, 16, 32, 64], batch_size=200), draws=50
+    ).filter(method="direct")
     for row in table.iter_rows(named=True):  # the tally is this urn's own law
         assert abs(row["mi"] - urn.bipartite_mi(row["split"], row["length"])) < 4 * row["stderr"]
     law = fit_power_law(table)

@@ -1,4 +1,5 @@
 "Scorers against the plain loop, on random weights; loading and its errors."
+
 import json
 import subprocess
 import sys
@@ -7,13 +8,38 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
-    BambaConfig, BambaForCausalLM, MambaConfig, MambaForCausalLM, ModernBertDecoderConfig, ModernBertDecoderForCausalLM, OPTConfig, OPTForCausalLM, Phi3Config, Phi3ForCausalLM, BertConfig, BertLMHeadModel, FalconH1Config, FalconH1ForCausalLM, Gemma2Config, Gemma2ForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, GPT2Config, GPT2LMHeadModel,
-    Llama4ForCausalLM, Llama4TextConfig, LlamaConfig, LlamaForCausalLM, Mamba2Config, Mamba2ForCausalLM, PreTrainedTokenizerFast,
+    BambaConfig,
+    BambaForCausalLM,
+    BertConfig,
+    BertLMHeadModel,
+    FalconH1Config,
+    FalconH1ForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    Llama4ForCausalLM,
+    Llama4TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Mamba2Config,
+    Mamba2ForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    ModernBertDecoderConfig,
+    ModernBertDecoderForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    PreTrainedTokenizerFast,
 )
 
 from l2m import scoring
-from l2m.interface import Continuation
 from l2m.expansion import dequantized, embedded_smollm2
+from l2m.interface import Continuation
 from l2m.loading import SCHEMES, Scheme, bos_candidates, bos_costs, load_scorer
 from l2m.probe import probe
 from l2m.scoring import LanguageModel
@@ -24,23 +50,55 @@ ATTENTION = dict(intermediate_size=64, num_attention_heads=4, num_key_value_head
 MAMBA = dict(mamba_n_heads=8, mamba_d_head=8, mamba_d_state=8, mamba_n_groups=1, mamba_chunk_size=16)
 
 
-def gpt2(): return GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4))
-def llama(): return LlamaForCausalLM(LlamaConfig(**SIZES, **ATTENTION))
+def gpt2():
+    return GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4))
+
+
+def llama():
+    return LlamaForCausalLM(LlamaConfig(**SIZES, **ATTENTION))
+
+
 def gemma2():  # sliding windows shorter than the text, capped logits
-    return Gemma2ForCausalLM(Gemma2Config(**SIZES, **ATTENTION, head_dim=8, sliding_window=8, final_logit_softcapping=1.0))
-def mamba2(): return Mamba2ForCausalLM(Mamba2Config(**SIZES, num_heads=8, head_dim=8, state_size=8, n_groups=1, chunk_size=16))
-def falcon_h1(): return FalconH1ForCausalLM(FalconH1Config(**SIZES, **ATTENTION, head_dim=8, mamba_d_ssm=64, **MAMBA))
+    return Gemma2ForCausalLM(
+        Gemma2Config(**SIZES, **ATTENTION, head_dim=8, sliding_window=8, final_logit_softcapping=1.0)
+    )
+
+
+def mamba2():
+    return Mamba2ForCausalLM(Mamba2Config(**SIZES, num_heads=8, head_dim=8, state_size=8, n_groups=1, chunk_size=16))
+
+
+def falcon_h1():
+    return FalconH1ForCausalLM(FalconH1Config(**SIZES, **ATTENTION, head_dim=8, mamba_d_ssm=64, **MAMBA))
+
+
 def opt():  # its head sits on a decoder inside the base model
-    return OPTForCausalLM(OPTConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, ffn_dim=64, num_attention_heads=4, word_embed_proj_dim=32))
-def mamba(): return MambaForCausalLM(MambaConfig(**SIZES))
-def bamba(): return BambaForCausalLM(BambaConfig(**SIZES, **ATTENTION, attn_layer_indices=[1], **MAMBA))
+    return OPTForCausalLM(
+        OPTConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=32,
+            num_hidden_layers=2,
+            ffn_dim=64,
+            num_attention_heads=4,
+            word_embed_proj_dim=32,
+        )
+    )
+
+
+def mamba():
+    return MambaForCausalLM(MambaConfig(**SIZES))
+
+
+def bamba():
+    return BambaForCausalLM(BambaConfig(**SIZES, **ATTENTION, attn_layer_indices=[1], **MAMBA))
 
 
 def sharpen(model):
     "Random weights large enough that predictions depend on the past."
     with torch.no_grad():
         for p in model.parameters():
-            if p.ndim > 1: p.mul_(4)
+            if p.ndim > 1:
+                p.mul_(4)
     return model
 
 
@@ -62,13 +120,16 @@ def loop(model, bos, tokens):
     return torch.cat(columns, 1)
 
 
-def text(seed, *shape): return torch.randint(VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))
+def text(seed, *shape):
+    return torch.randint(VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("build", [gpt2, llama, gemma2, mamba2, falcon_h1, opt, bamba, mamba])
 def test_every_token_equals_the_plain_loop(build):
     scorer, contexts = scorer_of(build), text(1, 3, 30)
-    continuations = [Continuation(s, text(2 + i, 3, m)) for i, (s, m) in enumerate([(0, 12), (7, 1), (7, 9), (20, 20), (30, 5)])]
+    continuations = [
+        Continuation(s, text(2 + i, 3, m)) for i, (s, m) in enumerate([(0, 12), (7, 1), (7, 9), (20, 20), (30, 5)])
+    ]
     read, branches = scorer.logprobs(contexts, continuations)
     assert read.shape == contexts.shape and all(b.shape == c.tokens.shape for b, c in zip(branches, continuations))
     assert read.std() > 0.1
@@ -78,7 +139,19 @@ def test_every_token_equals_the_plain_loop(build):
         torch.testing.assert_close(branch, whole[:, c.split :], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("build, reuses", [(gpt2, True), (llama, True), (gemma2, True), (mamba2, True), (falcon_h1, True), (opt, True), (bamba, False), (mamba, False)])
+@pytest.mark.parametrize(
+    "build, reuses",
+    [
+        (gpt2, True),
+        (llama, True),
+        (gemma2, True),
+        (mamba2, True),
+        (falcon_h1, True),
+        (opt, True),
+        (bamba, False),
+        (mamba, False),
+    ],
+)
 def test_the_probe_knows_who_can_go_on_from_a_state(build, reuses):
     assert scorer_of(build).reuses_state is reuses
 
@@ -136,28 +209,47 @@ def test_the_longest_text_that_fits_is_scored():
 
 def test_stretched_positions_end_the_context_where_they_begin():
     "LongRoPE changes the meaning of every position once a text is longer than the original context: no state survives that."
-    rope = dict(rope_type="longrope", rope_theta=1e4, short_factor=[1.0] * 4, long_factor=[9.0] * 4, original_max_position_embeddings=32)
-    config = Phi3Config(**SIZES, **ATTENTION, max_position_embeddings=128, original_max_position_embeddings=32, rope_parameters=rope, bos_token_id=1, eos_token_id=2)
+    rope = dict(
+        rope_type="longrope",
+        rope_theta=1e4,
+        short_factor=[1.0] * 4,
+        long_factor=[9.0] * 4,
+        original_max_position_embeddings=32,
+    )
+    config = Phi3Config(
+        **SIZES,
+        **ATTENTION,
+        max_position_embeddings=128,
+        original_max_position_embeddings=32,
+        rope_parameters=rope,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
     scorer = LanguageModel(Phi3ForCausalLM(config), None, "phi3", 1)
     assert scorer.context_limit == 32
-    with pytest.raises(ValueError, match="33 tokens exceed the 32-token context"): scorer.logprobs(text(1, 1, 33))
+    with pytest.raises(ValueError, match="33 tokens exceed the 32-token context"):
+        scorer.logprobs(text(1, 1, 33))
 
 
 def test_nan_is_an_error():
     scorer = scorer_of(llama)
-    with torch.no_grad(): scorer.model.lm_head.weight[3] = float("nan")
+    with torch.no_grad():
+        scorer.model.lm_head.weight[3] = float("nan")
     with pytest.raises(FloatingPointError, match="'llama' returned NaN .* try dtype='float32'"):
         scorer.logprobs(text(1, 2, 9))
 
 
-@pytest.mark.parametrize("contexts, continuations, message", [
-    (text(1, 1, 1200), [], "1200 tokens exceed the 1024-token context of 'gpt2'"),
-    (text(1, 1, 9), [Continuation(10, text(2, 1, 3))], "split 10 lies outside the context of 9 tokens"),
-    (torch.full((1, 3), VOCABULARY), [], "token id 97 is not in the vocabulary"),
-    (torch.full((1, 3), -1), [], "token id -1 is not in the vocabulary"),
-    (text(1, 1, 9), [Continuation(3, text(2, 2, 3))], "need the same batch"),
-    (text(1, 1, 0), [], "at least one token"),
-])
+@pytest.mark.parametrize(
+    "contexts, continuations, message",
+    [
+        (text(1, 1, 1200), [], "1200 tokens exceed the 1024-token context of 'gpt2'"),
+        (text(1, 1, 9), [Continuation(10, text(2, 1, 3))], "split 10 lies outside the context of 9 tokens"),
+        (torch.full((1, 3), VOCABULARY), [], "token id 97 is not in the vocabulary"),
+        (torch.full((1, 3), -1), [], "token id -1 is not in the vocabulary"),
+        (text(1, 1, 9), [Continuation(3, text(2, 2, 3))], "need the same batch"),
+        (text(1, 1, 0), [], "at least one token"),
+    ],
+)
 def test_what_cannot_be_read_is_refused(contexts, continuations, message):
     with pytest.raises(ValueError, match=message):
         scorer_of(gpt2).logprobs(contexts, continuations)
@@ -186,7 +278,9 @@ def test_a_local_folder_loads(folder):
     scorer = load_scorer(str(folder), dtype="float64", bos="bos")
     assert scorer.dtype == torch.float64 and scorer.bos == 1
     assert load_scorer(str(folder), dtype="float64").fingerprint == scorer.fingerprint
-    torch.testing.assert_close(scorer.logprobs(text(1, 2, 9))[0], loop(scorer.model, scorer.bos, text(1, 2, 9)), rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        scorer.logprobs(text(1, 2, 9))[0], loop(scorer.model, scorer.bos, text(1, 2, 9)), rtol=0, atol=1e-9
+    )
 
 
 def test_the_cheapest_bos_is_chosen(folder):
@@ -194,8 +288,13 @@ def test_the_cheapest_bos_is_chosen(folder):
     costs = bos_costs(scorer)
     assert list(costs.values()) == sorted(costs.values()) and "none" in costs
     assert scorer.bos == bos_candidates(scorer.tokenizer)[next(iter(costs))]
-    assert load_scorer(str(folder), bos="eos").bos == 2 and load_scorer(str(folder), bos="none").bos is None and load_scorer(str(folder), bos=5).bos == 5
-    with pytest.raises(ValueError, match="bos 99 is not a token id"): load_scorer(str(folder), bos=99)
+    assert (
+        load_scorer(str(folder), bos="eos").bos == 2
+        and load_scorer(str(folder), bos="none").bos is None
+        and load_scorer(str(folder), bos=5).bos == 5
+    )
+    with pytest.raises(ValueError, match="bos 99 is not a token id"):
+        load_scorer(str(folder), bos=99)
 
 
 def test_names_of_one_token_are_all_welcome(tmp_path):
@@ -206,7 +305,8 @@ def test_names_of_one_token_are_all_welcome(tmp_path):
 
 def test_a_weight_changed_anywhere_changes_the_fingerprint():
     scorer = scorer_of(llama)
-    with torch.no_grad(): scorer.model.model.layers[0].mlp.down_proj.weight[1:] *= 2
+    with torch.no_grad():
+        scorer.model.model.layers[0].mlp.down_proj.weight[1:] *= 2
     assert LanguageModel(scorer.model, None, "llama", 1).fingerprint != scorer.fingerprint
 
 
@@ -218,39 +318,57 @@ def test_a_tokenizer_without_bos(tmp_path):
     assert bos_candidates(load_scorer(str(tmp_path)).tokenizer)["none"] is None
 
 
-def truncate(path, n): path.write_bytes(path.read_bytes()[:-n])
+def truncate(path, n):
+    path.write_bytes(path.read_bytes()[:-n])
 
 
-@pytest.mark.parametrize("spoil, message", [
-    (lambda f: truncate(f / "model.safetensors", 999), "safetensors file in .* is cut short"),
-    (lambda f: (f / "model.safetensors").write_bytes(b"\x08\0\0"), "safetensors file in .* is cut short"),
-    (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "no safetensors weights"),
-    (lambda f: (f / "config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": 97})), "lacks weights"),
-    (lambda f: (f / "config.json").write_text("{"), "cannot be loaded"),
-    (lambda f: (f / "config.json").write_text(json.dumps({"model_type": "mystery", "auto_map": {"AutoConfig": "code.Config"}})), "trust_remote_code=True"),
-])
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda f: truncate(f / "model.safetensors", 999), "safetensors file in .* is cut short"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"\x08\0\0"), "safetensors file in .* is cut short"),
+        (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "no safetensors weights"),
+        (
+            lambda f: (f / "config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": 97})),
+            "lacks weights",
+        ),
+        (lambda f: (f / "config.json").write_text("{"), "cannot be loaded"),
+        (
+            lambda f: (f / "config.json").write_text(
+                json.dumps({"model_type": "mystery", "auto_map": {"AutoConfig": "code.Config"}})
+            ),
+            "trust_remote_code=True",
+        ),
+    ],
+)
 def test_a_spoilt_folder_is_one_clear_error(folder, spoil, message):
     spoil(folder)
     with pytest.raises(ValueError, match=message):
         load_scorer(str(folder))
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (dict(model="no-such/model"), "model 'no-such/model' cannot be loaded"),
-    (dict(model=""), "model is .*: name a model, a folder or a GGUF file"),
-    (dict(model="smollm2-135m", device="cuda:7"), "device 'cuda:7' is not on this machine: choose one of"),
-    (dict(model="smollm2-135m", device="abacus"), "device 'abacus' is not on this machine: choose one of"),
-    (dict(model="smollm2-135m", device="meta"), "device 'meta' is not on this machine: choose one of"),
-    (dict(model="smollm2-135m", device=7), "device is 7, expected text or a torch.device"),
-    (dict(model="smollm2-135m", dtype="float3"), "dtype 'float3' is unknown: choose 'auto', 'float64', 'float32', 'bfloat16', 'float16'"),
-    (dict(model="smollm2-135m", dtype="int8"), "dtype 'int8' is unknown"),
-    (dict(model="smollm2-135m", dtype=torch.int64), "dtype 'torch.int64' is unknown"),
-    (dict(model="smollm2-135m", dtype=32), "dtype is 32, expected text or a torch.dtype"),
-    (dict(model="smollm2-135m", bos=True), "bos is True, expected text or a whole number or None"),
-    (dict(model="smollm2-135m", bos=1.5), "bos is 1.5, expected text or a whole number or None"),
-    (dict(model=3), "model is 3, expected text or a Path"),
-    (dict(model=None), "model is None, expected text or a Path"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(model="no-such/model"), "model 'no-such/model' cannot be loaded"),
+        (dict(model=""), "model is .*: name a model, a folder or a GGUF file"),
+        (dict(model="smollm2-135m", device="cuda:7"), "device 'cuda:7' is not on this machine: choose one of"),
+        (dict(model="smollm2-135m", device="abacus"), "device 'abacus' is not on this machine: choose one of"),
+        (dict(model="smollm2-135m", device="meta"), "device 'meta' is not on this machine: choose one of"),
+        (dict(model="smollm2-135m", device=7), "device is 7, expected text or a torch.device"),
+        (
+            dict(model="smollm2-135m", dtype="float3"),
+            "dtype 'float3' is unknown: choose 'auto', 'float64', 'float32', 'bfloat16', 'float16'",
+        ),
+        (dict(model="smollm2-135m", dtype="int8"), "dtype 'int8' is unknown"),
+        (dict(model="smollm2-135m", dtype=torch.int64), "dtype 'torch.int64' is unknown"),
+        (dict(model="smollm2-135m", dtype=32), "dtype is 32, expected text or a torch.dtype"),
+        (dict(model="smollm2-135m", bos=True), "bos is True, expected text or a whole number or None"),
+        (dict(model="smollm2-135m", bos=1.5), "bos is 1.5, expected text or a whole number or None"),
+        (dict(model=3), "model is 3, expected text or a Path"),
+        (dict(model=None), "model is None, expected text or a Path"),
+    ],
+)
 def test_wrong_names_are_one_clear_error(arguments, message):
     with pytest.raises(ValueError, match=message):
         load_scorer(**arguments)
@@ -258,12 +376,14 @@ def test_wrong_names_are_one_clear_error(arguments, message):
 
 @pytest.mark.parametrize("name", ["", "  "])
 def test_an_empty_name_is_no_model(name):
-    with pytest.raises(ValueError, match=f"model is '{name}': name a model, a folder or a GGUF file"): load_scorer(name)
+    with pytest.raises(ValueError, match=f"model is '{name}': name a model, a folder or a GGUF file"):
+        load_scorer(name)
 
 
 @pytest.mark.parametrize("name", ["~/absent", "/absent/model", "./absent", "../absent", "models/of/mine"])
 def test_a_place_without_a_model_is_not_looked_up_on_the_hub(name):
-    with pytest.raises(FileNotFoundError, match=f"no model at '{name}': give 'smollm2-135m'"): load_scorer(name)
+    with pytest.raises(FileNotFoundError, match=f"no model at '{name}': give 'smollm2-135m'"):
+        load_scorer(name)
 
 
 def test_a_folder_by_any_name(folder, monkeypatch):
@@ -273,29 +393,42 @@ def test_a_folder_by_any_name(folder, monkeypatch):
     prints = {load_scorer(place, dtype="float32", bos=1).fingerprint for place in (str(named), named, "~/named.gguf")}
     assert len(prints) == 1
     (named / "config.json").unlink()
-    with pytest.raises(ValueError, match="named.gguf' is a folder without config.json"): load_scorer(named)
-    with pytest.raises(ValueError, match="model.safetensors' is not a GGUF file.*the folder of a safetensors model"): load_scorer(named / "model.safetensors")
+    with pytest.raises(ValueError, match="named.gguf' is a folder without config.json"):
+        load_scorer(named)
+    with pytest.raises(ValueError, match="model.safetensors' is not a GGUF file.*the folder of a safetensors model"):
+        load_scorer(named / "model.safetensors")
 
 
 def test_a_new_kind_of_source_is_one_entry(monkeypatch, folder):
     "It is asked before the kinds that know any name or any folder, and is given what was checked."
     asked = []
-    monkeypatch.setitem(SCHEMES, "server", Scheme(lambda wanted: wanted.model.startswith("http://"), lambda wanted: asked.append(wanted) or scorer_of(gpt2)))
+    monkeypatch.setitem(
+        SCHEMES,
+        "server",
+        Scheme(
+            lambda wanted: wanted.model.startswith("http://"), lambda wanted: asked.append(wanted) or scorer_of(gpt2)
+        ),
+    )
     assert load_scorer("http://localhost:8000/v1", device="cpu", dtype="float32", revision="a").name == "gpt2"
-    assert [(w.model, w.device, w.dtype, w.bos, w.revision) for w in asked] == [("http://localhost:8000/v1", torch.device("cpu"), torch.float32, "auto", "a")]
+    assert [(w.model, w.device, w.dtype, w.bos, w.revision) for w in asked] == [
+        ("http://localhost:8000/v1", torch.device("cpu"), torch.float32, "auto", "a")
+    ]
     assert load_scorer(folder, bos=1).name == str(folder) and len(asked) == 1
-    with pytest.raises(ValueError, match="device 'abacus'"): load_scorer("http://localhost:8000/v1", device="abacus")
+    with pytest.raises(ValueError, match="device 'abacus'"):
+        load_scorer("http://localhost:8000/v1", device="abacus")
 
 
 def test_an_attention_that_is_not_there(folder):
-    with pytest.raises(ValueError, match=f"model '{folder}' cannot be loaded: .*sharp"): load_scorer(folder, attn_implementation="sharp")
+    with pytest.raises(ValueError, match=f"model '{folder}' cannot be loaded: .*sharp"):
+        load_scorer(folder, attn_implementation="sharp")
     eager, plain = (load_scorer(folder, attn_implementation=name, dtype="float32", bos=1) for name in ("eager", None))
     torch.testing.assert_close(eager.logprobs(text(1, 2, 9))[0], plain.logprobs(text(1, 2, 9))[0], rtol=0, atol=1e-5)
 
 
 def test_a_gguf_file_cut_short(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with open(embedded_smollm2(), "rb") as file: (tmp_path / "short.gguf").write_bytes(file.read(3_000_000))
+    with open(embedded_smollm2(), "rb") as file:
+        (tmp_path / "short.gguf").write_bytes(file.read(3_000_000))
     with pytest.raises(ValueError, match="short.gguf' cannot be read as GGUF"):
         load_scorer(str(tmp_path / "short.gguf"))
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
@@ -306,8 +439,14 @@ def test_a_gguf_file_cut_short(tmp_path, monkeypatch):
 # The probe
 
 
-def bert(): return BertLMHeadModel(BertConfig(**SIZES, intermediate_size=64, num_attention_heads=4))
-def gemma3_both_ways(): return Gemma3ForCausalLM(Gemma3TextConfig(**SIZES, **ATTENTION, head_dim=8, use_bidirectional_attention=True))
+def bert():
+    return BertLMHeadModel(BertConfig(**SIZES, intermediate_size=64, num_attention_heads=4))
+
+
+def gemma3_both_ways():
+    return Gemma3ForCausalLM(Gemma3TextConfig(**SIZES, **ATTENTION, head_dim=8, use_bidirectional_attention=True))
+
+
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
 
@@ -317,7 +456,8 @@ DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 def test_a_model_that_sees_the_future_is_refused(build, dtype, scale):
     torch.manual_seed(0)
     model = build()
-    if scale == 4: sharpen(model)
+    if scale == 4:
+        sharpen(model)
     with pytest.raises(ValueError, match=f"'{build.__name__}' is not causal, it sees the future"):
         probe(LanguageModel(model.to(dtype), None, build.__name__, 1))
 
@@ -336,7 +476,8 @@ def test_a_nearly_flat_model_is_judged_as_well(build, reuses, dtype):
 def test_large_logits_round_by_whole_nats_and_are_still_causal(build, dtype):
     torch.manual_seed(0)
     model = sharpen(build())
-    with torch.no_grad(): model.get_output_embeddings().weight.mul_(300)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(300)
     probe(scorer := LanguageModel(model.to(dtype), None, "loud", 1))
     assert scorer.reuses_state and scorer.logprobs(text(1, 2, 30))[0].std() > 30
 
@@ -344,10 +485,20 @@ def test_large_logits_round_by_whole_nats_and_are_still_causal(build, dtype):
 @pytest.mark.parametrize("dtype", DTYPES[1:])
 def test_a_deep_model_keeps_its_state_in_any_precision(dtype):
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=500, hidden_size=128, intermediate_size=256, num_hidden_layers=24, num_attention_heads=4, pad_token_id=None))
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=500,
+            hidden_size=128,
+            intermediate_size=256,
+            num_hidden_layers=24,
+            num_attention_heads=4,
+            pad_token_id=None,
+        )
+    )
     with torch.no_grad():
         for p in model.parameters():
-            if p.ndim > 1: p.mul_(8)
+            if p.ndim > 1:
+                p.mul_(8)
     probe(scorer := LanguageModel(model.to(dtype), None, "deep", 1))
     assert scorer.reuses_state
 
@@ -356,19 +507,48 @@ def test_the_probe_leaves_the_model_as_it_was():
     scorer = scorer_of(llama, dtype=torch.bfloat16)
     before = scorer.logprobs(text(1, 2, 9))[0]
     probe(scorer)
-    assert torch.equal(scorer.logprobs(text(1, 2, 9))[0], before) and scorer.model.dtype == scorer.dtype == torch.bfloat16
+    assert (
+        torch.equal(scorer.logprobs(text(1, 2, 9))[0], before) and scorer.model.dtype == scorer.dtype == torch.bfloat16
+    )
     assert not any(part._forward_hooks for part in scorer.model.modules())
 
 
 def test_a_short_context_is_probed_within_it():
     torch.manual_seed(0)
     for positions in (5, 9):
-        probe(scorer := LanguageModel(GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=positions)), None, "short", 1))
+        probe(
+            scorer := LanguageModel(
+                GPT2LMHeadModel(
+                    GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=positions)
+                ),
+                None,
+                "short",
+                1,
+            )
+        )
         assert scorer.reuses_state and scorer.context_limit == positions
 
 
-def llama4(): return Llama4ForCausalLM(Llama4TextConfig(**SIZES, **ATTENTION, head_dim=8, intermediate_size_mlp=64, num_local_experts=2, attention_chunk_size=8))
-def modernbert(): return ModernBertDecoderForCausalLM(ModernBertDecoderConfig(**SIZES, intermediate_size=64, num_attention_heads=4, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2))
+def llama4():
+    return Llama4ForCausalLM(
+        Llama4TextConfig(
+            **SIZES, **ATTENTION, head_dim=8, intermediate_size_mlp=64, num_local_experts=2, attention_chunk_size=8
+        )
+    )
+
+
+def modernbert():
+    return ModernBertDecoderForCausalLM(
+        ModernBertDecoderConfig(
+            **SIZES,
+            intermediate_size=64,
+            num_attention_heads=4,
+            bos_token_id=1,
+            eos_token_id=2,
+            cls_token_id=1,
+            sep_token_id=2,
+        )
+    )
 
 
 @pytest.mark.parametrize("build", [llama4, modernbert])
@@ -376,20 +556,30 @@ def test_a_body_by_another_name_is_found(build):
     "Asked for their bodies, Llama 4 names itself and ModernBERT its head."
     scorer = scorer_of(build)
     assert scorer.reuses_state
-    torch.testing.assert_close(scorer.logprobs(text(1, 2, 20))[0], loop(scorer.model, 1, text(1, 2, 20)), rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        scorer.logprobs(text(1, 2, 20))[0], loop(scorer.model, 1, text(1, 2, 20)), rtol=0, atol=1e-4
+    )
 
 
 def test_an_error_of_the_model_is_shown_as_what_it_is():
     scorer = LanguageModel(llama(), None, "broken", 1)
-    def fail(*args, **kwargs): raise RuntimeError("no kernel for this card")
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("no kernel for this card")
+
     scorer.model.model.layers[1].forward = fail
-    with pytest.raises(ValueError, match="'broken' cannot be run on 24 random tokens: RuntimeError: no kernel for this card"): probe(scorer)
+    with pytest.raises(
+        ValueError, match="'broken' cannot be run on 24 random tokens: RuntimeError: no kernel for this card"
+    ):
+        probe(scorer)
 
 
 def test_an_overflow_in_half_precision_is_called_one():
     model = llama()
-    with torch.no_grad(): model.lm_head.weight.mul_(1e6)
-    with pytest.raises(FloatingPointError, match="'loud' returned NaN .* torch.float16: half precision may overflow"): probe(LanguageModel(model.half(), None, "loud", 1))
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1e6)
+    with pytest.raises(FloatingPointError, match="'loud' returned NaN .* torch.float16: half precision may overflow"):
+        probe(LanguageModel(model.half(), None, "loud", 1))
 
 
 # Fingerprints
@@ -400,7 +590,8 @@ def test_every_weight_counts():
     scorer = scorer_of(llama)
     prints = {scorer.fingerprint}
     for place, p in enumerate(scorer.model.parameters()):
-        with torch.no_grad(): p.view(-1)[p.numel() * 3 // 7 + 1] += 1e-3
+        with torch.no_grad():
+            p.view(-1)[p.numel() * 3 // 7 + 1] += 1e-3
         prints.add(LanguageModel(scorer.model, None, "llama", 1).fingerprint)
     assert len(prints) == place + 2
 
@@ -410,30 +601,55 @@ def test_large_weights_are_read_to_their_end(monkeypatch):
     scorer = scorer_of(llama)
     prints = {scorer.fingerprint}
     for at in (-1, -30, 0):
-        with torch.no_grad(): scorer.model.model.embed_tokens.weight.view(-1)[at] += 1
+        with torch.no_grad():
+            scorer.model.model.embed_tokens.weight.view(-1)[at] += 1
         prints.add(LanguageModel(scorer.model, None, "llama", 1).fingerprint)
     assert len(prints) == 4
 
 
 def test_what_computes_nothing_does_not_count(tmp_path):
     scorer = scorer_of(llama)
-    changes = dict(_name_or_path="/somewhere/else", transformers_version="9.9", dtype="bfloat16", architectures=["Another"], use_cache=False, eos_token_id=7, id2label={0: "a"})
-    for name, value in changes.items(): setattr(scorer.model.config, name, value)
+    changes = dict(
+        _name_or_path="/somewhere/else",
+        transformers_version="9.9",
+        dtype="bfloat16",
+        architectures=["Another"],
+        use_cache=False,
+        eos_token_id=7,
+        id2label={0: "a"},
+    )
+    for name, value in changes.items():
+        setattr(scorer.model.config, name, value)
     assert LanguageModel(scorer.model, None, "another name", 5).fingerprint == scorer.fingerprint
-    for folder in ("a", "b"): scorer.model.save_pretrained(tmp_path / folder)
-    again = [LanguageModel(LlamaForCausalLM.from_pretrained(tmp_path / folder, dtype=torch.float32), None, folder, 1).fingerprint for folder in ("a", "b")]
+    for folder in ("a", "b"):
+        scorer.model.save_pretrained(tmp_path / folder)
+    again = [
+        LanguageModel(
+            LlamaForCausalLM.from_pretrained(tmp_path / folder, dtype=torch.float32), None, folder, 1
+        ).fingerprint
+        for folder in ("a", "b")
+    ]
     assert again == [scorer.fingerprint] * 2
 
 
-@pytest.mark.parametrize("change", [dict(rms_norm_eps=1e-3), dict(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}), dict(hidden_act="gelu")])
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(rms_norm_eps=1e-3),
+        dict(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}),
+        dict(hidden_act="gelu"),
+    ],
+)
 def test_what_computes_something_counts(change):
     scorer = scorer_of(llama)
-    for name, value in change.items(): setattr(scorer.model.config, name, value)
+    for name, value in change.items():
+        setattr(scorer.model.config, name, value)
     assert LanguageModel(scorer.model, None, "llama", 1).fingerprint != scorer.fingerprint
 
 
 def test_weights_that_are_kept_elsewhere_count():
     from accelerate import cpu_offload
+
     model = llama()
     expected = scoring._weights_fingerprint(model)
     cpu_offload(model)
@@ -447,65 +663,99 @@ def test_half_precision_is_another_model():
 # Wrong values at the door
 
 
-@pytest.mark.parametrize("contexts, message", [
-    (text(1, 1, 9).float(), "a torch.float32 of shape .1, 9. is no table of tokens: give whole numbers"),
-    (text(1, 1, 9) > 3, "a torch.bool of shape .1, 9. is no table of tokens"),
-    (text(1, 1, 9)[0], "a torch.int64 of shape .9,. is no table of tokens.*one text as ids.None."),
-    (text(1, 1, 9)[None], "of shape .1, 1, 9. is no table of tokens"),
-    ([[1, 2, 3]], "contexts is \\[\\[1, 2, 3\\]\\], expected a torch.Tensor"),
-    (text(1, 1, 9).numpy(), "contexts is a numpy.ndarray of shape .1, 9., expected a torch.Tensor"),
-    (None, "contexts is None, expected a torch.Tensor"),
-])
+@pytest.mark.parametrize(
+    "contexts, message",
+    [
+        (text(1, 1, 9).float(), "a torch.float32 of shape .1, 9. is no table of tokens: give whole numbers"),
+        (text(1, 1, 9) > 3, "a torch.bool of shape .1, 9. is no table of tokens"),
+        (text(1, 1, 9)[0], "a torch.int64 of shape .9,. is no table of tokens.*one text as ids.None."),
+        (text(1, 1, 9)[None], "of shape .1, 1, 9. is no table of tokens"),
+        ([[1, 2, 3]], "contexts is \\[\\[1, 2, 3\\]\\], expected a torch.Tensor"),
+        (text(1, 1, 9).numpy(), "contexts is a numpy.ndarray of shape .1, 9., expected a torch.Tensor"),
+        (None, "contexts is None, expected a torch.Tensor"),
+    ],
+)
 def test_contexts_that_are_no_tables_of_tokens(contexts, message):
-    with pytest.raises(ValueError, match=message): scorer_of(gpt2).logprobs(contexts)
+    with pytest.raises(ValueError, match=message):
+        scorer_of(gpt2).logprobs(contexts)
 
 
-@pytest.mark.parametrize("continuations, message", [
-    ([(3, text(1, 1, 3))], "continuations is a list|continuations is \\[.*expected a list of values, each a Continuation"),
-    ([Continuation(3.0, text(1, 1, 3))], "split 3.0 lies outside the context"),
-    ([Continuation(True, text(1, 1, 3))], "split True lies outside the context"),
-    ([Continuation(3, [1, 2])], "a list is no table of tokens"),
-    (Continuation(3, text(1, 1, 3)), "expected a list"),
-])
+@pytest.mark.parametrize(
+    "continuations, message",
+    [
+        (
+            [(3, text(1, 1, 3))],
+            "continuations is a list|continuations is \\[.*expected a list of values, each a Continuation",
+        ),
+        ([Continuation(3.0, text(1, 1, 3))], "split 3.0 lies outside the context"),
+        ([Continuation(True, text(1, 1, 3))], "split True lies outside the context"),
+        ([Continuation(3, [1, 2])], "a list is no table of tokens"),
+        (Continuation(3, text(1, 1, 3)), "expected a list"),
+    ],
+)
 def test_continuations_that_are_none(continuations, message):
-    with pytest.raises(ValueError, match=message): scorer_of(gpt2).logprobs(text(1, 1, 9), continuations)
+    with pytest.raises(ValueError, match=message):
+        scorer_of(gpt2).logprobs(text(1, 1, 9), continuations)
 
 
 def test_token_ids_of_any_whole_type_are_read():
     scorer, ids = scorer_of(gpt2), text(1, 2, 9)
     expected = scorer.logprobs(ids, [Continuation(4, ids)])
     for dtype in (torch.int32, torch.int16, torch.uint8):
-        torch.testing.assert_close(scorer.logprobs(ids.to(dtype), [Continuation(4, ids.to(dtype))]), expected, rtol=0, atol=0)
+        torch.testing.assert_close(
+            scorer.logprobs(ids.to(dtype), [Continuation(4, ids.to(dtype))]), expected, rtol=0, atol=0
+        )
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(bos=True), "LanguageModel: bos is True|__init__: bos is True"), (dict(bos=97), "bos 97 is not in the vocabulary of 'gpt2': choose None or 0 <= bos < 97"), (dict(bos=-1), "bos -1 is not"),
-    (dict(bos=1.0), "bos is 1.0, expected a whole number or None: write 1"), (dict(bos="eos"), "bos is 'eos', expected a whole number or None"),
-    (dict(tokenizer="gpt2"), "tokenizer is 'gpt2', expected a transformers"), (dict(model="gpt2"), "model is 'gpt2', expected a transformers"), (dict(name=None), "name is None, expected text"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(bos=True), "LanguageModel: bos is True|__init__: bos is True"),
+        (dict(bos=97), "bos 97 is not in the vocabulary of 'gpt2': choose None or 0 <= bos < 97"),
+        (dict(bos=-1), "bos -1 is not"),
+        (dict(bos=1.0), "bos is 1.0, expected a whole number or None: write 1"),
+        (dict(bos="eos"), "bos is 'eos', expected a whole number or None"),
+        (dict(tokenizer="gpt2"), "tokenizer is 'gpt2', expected a transformers"),
+        (dict(model="gpt2"), "model is 'gpt2', expected a transformers"),
+        (dict(name=None), "name is None, expected text"),
+    ],
+)
 def test_a_language_model_of_wrong_parts(change, message):
-    with pytest.raises(ValueError, match=message): LanguageModel(**dict(model=gpt2(), tokenizer=None, name="gpt2", bos=1) | change)
+    with pytest.raises(ValueError, match=message):
+        LanguageModel(**dict(model=gpt2(), tokenizer=None, name="gpt2", bos=1) | change)
 
 
 def test_bos_is_checked_wherever_it_is_set():
-    with pytest.raises(ValueError, match="bos 97 is not in the vocabulary"): scorer_of(gpt2).with_bos(97)
-    with pytest.raises(ValueError, match="bos is True, expected a whole number or None"): scorer_of(gpt2).with_bos(True)
+    with pytest.raises(ValueError, match="bos 97 is not in the vocabulary"):
+        scorer_of(gpt2).with_bos(97)
+    with pytest.raises(ValueError, match="bos is True, expected a whole number or None"):
+        scorer_of(gpt2).with_bos(True)
 
 
 def test_sentences_need_a_tokenizer():
     scorer = scorer_of(gpt2)
-    with pytest.raises(ValueError, match="'gpt2' has no tokenizer to read sentences with"): bos_costs(scorer)
-    with pytest.raises(ValueError, match="bos_candidates: tokenizer is None, expected a transformers"): bos_candidates(None)
-    with pytest.raises(ValueError, match="probe: scorer is 'gpt2', expected a LanguageModel"): probe("gpt2")
+    with pytest.raises(ValueError, match="'gpt2' has no tokenizer to read sentences with"):
+        bos_costs(scorer)
+    with pytest.raises(ValueError, match="bos_candidates: tokenizer is None, expected a transformers"):
+        bos_candidates(None)
+    with pytest.raises(ValueError, match="probe: scorer is 'gpt2', expected a LanguageModel"):
+        probe("gpt2")
     scorer.tokenizer = tokenizer()
-    for wrong, message in ((dict(sentences="the river"), "write ..the river.."), (dict(n_tokens=0), "at least 1"), (dict(sentences=[]), "no sentence has 4 tokens")):
-        with pytest.raises(ValueError, match=message): bos_costs(scorer, **wrong)
+    for wrong, message in (
+        (dict(sentences="the river"), "write ..the river.."),
+        (dict(n_tokens=0), "at least 1"),
+        (dict(sentences=[]), "no sentence has 4 tokens"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            bos_costs(scorer, **wrong)
 
 
 def test_special_tokens_in_a_sentence_are_text():
     scorer, read = scorer_of(gpt2), []
     scorer.tokenizer = tokenizer(bos_token="<s>", eos_token="</s>")
-    scorer.with_bos = lambda bos: type("Spy", (), {"logprobs": lambda self, ids: (read.append(ids), (torch.zeros(1),))[1]})()
+    scorer.with_bos = lambda bos: type(
+        "Spy", (), {"logprobs": lambda self, ids: (read.append(ids), (torch.zeros(1),))[1]}
+    )()
     bos_costs(scorer, ["the </s> river the a", "a <s> a river the"])
     assert read and not any(((ids == 1) | (ids == 2)).any() for ids in read)
 
@@ -514,7 +764,8 @@ def test_a_tokenizer_of_more_tokens_than_the_model(tmp_path):
     GPT2LMHeadModel(GPT2Config(vocab_size=6, n_embd=32, n_layer=2, n_head=4)).save_pretrained(tmp_path)
     tokenizer(bos_token="<s>", eos_token="<end>").save_pretrained(tmp_path)  # <end> is added as the eighth token
     assert load_scorer(str(tmp_path), dtype="float32", bos="bos").bos == 1
-    with pytest.raises(ValueError, match="bos 7 is not in the vocabulary"): load_scorer(str(tmp_path), dtype="float32", bos="eos")
+    with pytest.raises(ValueError, match="bos 7 is not in the vocabulary"):
+        load_scorer(str(tmp_path), dtype="float32", bos="eos")
 
 
 def test_the_embedded_model_is_the_cached_one():

@@ -2,6 +2,7 @@
 
 And the book is read in the order in which its modules are imported, and importing one of them does nothing.
 """
+
 import ast
 import re
 import subprocess
@@ -21,7 +22,11 @@ name = lambda path: str(path.relative_to(ROOT))
 def functions(path):
     "Every function of a module, with its lines"
     nodes = ast.walk(ast.parse(path.read_text()))
-    return {f"{n.name}, line {n.lineno}": n.end_lineno - n.lineno + 1 for n in nodes if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))}
+    return {
+        f"{n.name}, line {n.lineno}": n.end_lineno - n.lineno + 1
+        for n in nodes
+        if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))
+    }
 
 
 def stretches(cells):
@@ -37,38 +42,56 @@ def stretches(cells):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)
-def test_a_module_holds_one_idea(path): assert len(path.read_text().splitlines()) <= 400
+def test_a_module_holds_one_idea(path):
+    assert len(path.read_text().splitlines()) <= 400
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)
-def test_a_function_fits_on_a_screen(path): assert {what: lines for what, lines in functions(path).items() if lines > 40} == {}
+def test_a_function_fits_on_a_screen(path):
+    assert {what: lines for what, lines in functions(path).items() if lines > 40} == {}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_cells_are_short_and_text_stands_between_them(path):
     cells = nbformat.read(path, 4).cells
-    assert {i: lines for i, cell in enumerate(cells) if cell.cell_type == "code" and (lines := len(cell.source.splitlines())) > 60} == {}
-    assert {first: lines for first, lines in stretches(cells) if lines > 60} == {}, "code lines without a sentence, from this cell on"
+    assert {
+        i: lines
+        for i, cell in enumerate(cells)
+        if cell.cell_type == "code" and (lines := len(cell.source.splitlines())) > 60
+    } == {}
+    assert {first: lines for first, lines in stretches(cells) if lines > 60} == {}, (
+        "code lines without a sentence, from this cell on"
+    )
 
 
 def exported(path):
     "The module that a notebook exports, None where it exports none, and the modules of l2m that its exported cells import"
     cells = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
-    module = next((found[1] for source in cells if (found := re.search(r"^#\| default_exp (\w+)", source, re.MULTILINE))), None)
+    module = next(
+        (found[1] for source in cells if (found := re.search(r"^#\| default_exp (\w+)", source, re.MULTILINE))), None
+    )
     code = [source for source in cells if re.search(r"^#\| exporti?\b", source, re.MULTILINE)]
-    imports = [node for source in code for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom) and node.module]
+    imports = [
+        node
+        for source in code
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom) and node.module
+    ]
     return module, {node.module.removeprefix("l2m.") for node in imports if node.module.startswith("l2m.")}
 
 
 def test_a_chapter_imports_only_earlier_ones():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
     order = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
-    groundwork = {exported(path)[0] for path in NOTEBOOKS if path.name.startswith("00_")}  # read when it is wanted, imported by all
+    groundwork = {
+        exported(path)[0] for path in NOTEBOOKS if path.name.startswith("00_")
+    }  # read when it is wanted, imported by all
     read, wrong = groundwork | {"published"}, {}
     for page in order:
         path = (ROOT / "nbs" / page).with_suffix(".ipynb")
         module, imports = exported(path) if path.exists() else (None, set())
-        if module and (later := imports - read - {module}): wrong[page] = sorted(later)
+        if module and (later := imports - read - {module}):
+            wrong[page] = sorted(later)
         read |= {module}
     assert wrong == {}
     assert {path.stem for path in MODULES} <= read, "a module of no chapter"
@@ -96,6 +119,8 @@ assert [path for path in opened if "__pycache__" not in path and path != os.devn
 
 def test_importing_has_no_effect(tmp_path):
     "Nothing inside transformers is replaced, nothing is written, and no setting of the process changes"
-    done = subprocess.run([sys.executable, "-c", EFFECTS, *(path.stem for path in MODULES)], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", EFFECTS, *(path.stem for path in MODULES)], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,10 @@
 "Every source and every reader keeps its protocol; entropies, information and samples of each say the same."
-import inspect, math
 
-import pytest, torch
+import inspect
+import math
+
+import pytest
+import torch
 
 from l2m.arguments import fits
 from l2m.gaussian import DenseGaussian, GaussianProcess
@@ -13,24 +16,41 @@ from l2m.readers import Forgetful, Mixed, Opening, Truncated
 from l2m.renewals import Renewal
 from l2m.santa_fe import SantaFe
 
-FACTS, QUERY, URN, CHAIN = SantaFe(0.7, 200), SantaFe(0.7, 50, "query"), PolyaUrn(3, 0.5), MarkovChain(((0.9, 0.1), (0.3, 0.7)))
+FACTS, QUERY, URN, CHAIN = (
+    SantaFe(0.7, 200),
+    SantaFe(0.7, 50, "query"),
+    PolyaUrn(3, 0.5),
+    MarkovChain(((0.9, 0.1), (0.3, 0.7))),
+)
 STATIONARY = [FACTS, URN, Purse((0.2, 0.6)), Renewal(1.5), CHAIN]
 STEPS = torch.arange(16)
-GAUSSIAN = [DenseGaussian(0.7 ** (STEPS[:, None] - STEPS).abs().double(), copies=2), SubvolumeGaussian(2, copies=3), LogarithmicGaussian(2)]
+GAUSSIAN = [
+    DenseGaussian(0.7 ** (STEPS[:, None] - STEPS).abs().double(), copies=2),
+    SubvolumeGaussian(2, copies=3),
+    LogarithmicGaussian(2),
+]
 SOURCES = [*STATIONARY, QUERY, IsingLattice(4, 4, 2.0), *GAUSSIAN]
 READERS = [  # reader, and a source whose limits it knows
     *((process, process) for process in (*STATIONARY, QUERY, IsingLattice(4, 4, 2.0))),
-    (PolyaUrn(3, 8.0), URN), (Mixed(URN, 0.3, (1 / 3,) * 3), URN), (Mixed(PolyaUrn(3, 4.0), 0.2, (0.5, 0.3, 0.2)), URN),
+    (PolyaUrn(3, 8.0), URN),
+    (Mixed(URN, 0.3, (1 / 3,) * 3), URN),
+    (Mixed(PolyaUrn(3, 4.0), 0.2, (0.5, 0.3, 0.2)), URN),
     *((Truncated(process, 3), process) for process in (FACTS, URN, Renewal(1.5), CHAIN)),
-    (Forgetful(FACTS, 0.3), FACTS), (Forgetful(FACTS, 0.1, 0.5), FACTS), (Forgetful(QUERY, 0.4), QUERY),
+    (Forgetful(FACTS, 0.3), FACTS),
+    (Forgetful(FACTS, 0.1, 0.5), FACTS),
+    (Forgetful(QUERY, 0.4), QUERY),
     *((Opening(process, 2), process) for process in (FACTS, QUERY, URN, CHAIN)),
 ]
 name = lambda value: getattr(value, "name", None)
-sources, readers = pytest.mark.parametrize("source", SOURCES, ids=name), pytest.mark.parametrize("reader, source", READERS, ids=name)
+sources, readers = (
+    pytest.mark.parametrize("source", SOURCES, ids=name),
+    pytest.mark.parametrize("reader, source", READERS, ids=name),
+)
 SPLIT, LENGTH = 6, 16  # what all of them can answer
 
 
-def generator(seed=0): return torch.Generator().manual_seed(seed)
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
 
 
 @sources
@@ -52,7 +72,10 @@ def test_a_source_keeps_the_protocol(source):
 def test_information_is_a_difference_of_entropies(source):
     "Where the last tokens of a block have the law of as many first ones: of a stationary source, and of a whole sheet of spins."
     H = source.block_entropy
-    for split in (2, SPLIT, 14): assert source.bipartite_mi(split, LENGTH) == pytest.approx(H(split) + H(LENGTH - split) - H(LENGTH), rel=1e-9, abs=1e-9)
+    for split in (2, SPLIT, 14):
+        assert source.bipartite_mi(split, LENGTH) == pytest.approx(
+            H(split) + H(LENGTH - split) - H(LENGTH), rel=1e-9, abs=1e-9
+        )
 
 
 @pytest.mark.parametrize("source", GAUSSIAN, ids=name)
@@ -60,7 +83,10 @@ def test_information_and_entropy_of_values_are_those_of_samples(source):
     z = source.sample(4000, LENGTH, generator(1), dtype=torch.float64)
     density = lambda means, deviations: torch.distributions.Normal(means, deviations[:, None]).log_prob(z).sum(2)
     past, future = density(*source.conditionals(z)), density(*source.conditionals(z, reverse=True))
-    for found, exact in ((-past[:, :SPLIT].sum(1), source.block_entropy(SPLIT)), ((past - future)[:, SPLIT:].sum(1), source.bipartite_mi(SPLIT, LENGTH))):
+    for found, exact in (
+        (-past[:, :SPLIT].sum(1), source.block_entropy(SPLIT)),
+        ((past - future)[:, SPLIT:].sum(1), source.bipartite_mi(SPLIT, LENGTH)),
+    ):
         assert abs(found.mean() - exact) < 4.5 * found.std() / math.sqrt(len(found))
 
 
@@ -68,15 +94,22 @@ def test_information_and_entropy_of_values_are_those_of_samples(source):
 def test_a_reader_keeps_the_protocol_and_finds_its_limits(reader, source):
     assert fits(reader, Reader)
     assert list(inspect.signature(type(reader).limits).parameters) == ["self", "source", "split", "length"]
-    limits, found = reader.limits(source, SPLIT, LENGTH), sampled_limits(source, reader, SPLIT, LENGTH, 6000, generator(2))
+    limits, found = (
+        reader.limits(source, SPLIT, LENGTH),
+        sampled_limits(source, reader, SPLIT, LENGTH, 6000, generator(2)),
+    )
     assert set(limits) <= {"direct", "vclub"} and all(isinstance(limit, float) for limit in limits.values())
     for method, limit in limits.items():
-        if math.isfinite(limit): assert abs(found[method][0] - limit) < 4.5 * found[method][1]
-        else: assert found[method][0] == limit
+        if math.isfinite(limit):
+            assert abs(found[method][0] - limit) < 4.5 * found[method][1]
+        else:
+            assert found[method][0] == limit
 
 
 @readers
 def test_a_reader_refuses_a_source_that_it_does_not_know(reader, source):
     other = Purse((0.4, 0.5)) if source.name != Purse((0.4, 0.5)).name else Renewal(1.7)
-    with pytest.raises(ValueError, match="are not known: let it read"): reader.limits(other, SPLIT, LENGTH)
-    with pytest.raises(ValueError, match="are not known: let it read"): reader.limits(GAUSSIAN[0], SPLIT, LENGTH)
+    with pytest.raises(ValueError, match="are not known: let it read"):
+        reader.limits(other, SPLIT, LENGTH)
+    with pytest.raises(ValueError, match="are not known: let it read"):
+        reader.limits(GAUSSIAN[0], SPLIT, LENGTH)

@@ -1,4 +1,5 @@
 """Windows: copies and boilerplate, corpora that are no prose, too much asked of too little, and damaged tables."""
+
 import random
 import time
 import warnings
@@ -26,7 +27,9 @@ VOCABULARY = "".join(random.Random(0).choices("abcdefghijklmnopqrst   ", k=3000)
 
 def prose(seed, sentences=60):
     rng = random.Random(seed)
-    return " ".join(" ".join(rng.choices(VOCABULARY, k=rng.randint(4, 14))).capitalize() + "." for _ in range(sentences))
+    return " ".join(
+        " ".join(rng.choices(VOCABULARY, k=rng.randint(4, 14))).capitalize() + "." for _ in range(sentences)
+    )
 
 
 def corpus_of(documents, language="en", name="made up"):
@@ -50,10 +53,22 @@ LICENCE = prose("licence", 40)
 MARKS = {
     "new": ("*** START OF THE PROJECT GUTENBERG EBOOK A TALE ***", "*** END OF THE PROJECT GUTENBERG EBOOK A TALE ***"),
     "this": ("***START OF THIS PROJECT GUTENBERG EBOOK A TALE***", "***END OF THIS PROJECT GUTENBERG EBOOK A TALE***"),
-    "two lines": ("*** START OF THIS PROJECT GUTENBERG EBOOK A VERY LONG\nTALE ***", "End of the Project Gutenberg EBook of A Tale, by X"),
-    "small print": ("*END*THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver.04.29.93*END*", "End of Project Gutenberg's A Tale, by X"),
-    "etext": ("*END THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver.10.04.01*END*", "End of The Project Gutenberg Etext of A Tale"),
-    "both": ("*** START OF THIS PROJECT GUTENBERG EBOOK A TALE ***\n\nWords.\n\n*END*THE SMALL PRINT!*END*", "*** END OF THIS PROJECT GUTENBERG EBOOK A TALE ***"),
+    "two lines": (
+        "*** START OF THIS PROJECT GUTENBERG EBOOK A VERY LONG\nTALE ***",
+        "End of the Project Gutenberg EBook of A Tale, by X",
+    ),
+    "small print": (
+        "*END*THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver.04.29.93*END*",
+        "End of Project Gutenberg's A Tale, by X",
+    ),
+    "etext": (
+        "*END THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver.10.04.01*END*",
+        "End of The Project Gutenberg Etext of A Tale",
+    ),
+    "both": (
+        "*** START OF THIS PROJECT GUTENBERG EBOOK A TALE ***\n\nWords.\n\n*END*THE SMALL PRINT!*END*",
+        "*** END OF THIS PROJECT GUTENBERG EBOOK A TALE ***",
+    ),
     "no end": ("*** START OF THE PROJECT GUTENBERG EBOOK A TALE ***", None),
     "no start": (None, "*** END OF THE PROJECT GUTENBERG EBOOK A TALE ***"),
 }
@@ -72,7 +87,9 @@ def test_the_body_of_a_book(marks):
     assert wrapped[slice(*body(wrapped))].strip() == BOOKS[0].text
 
 
-@pytest.mark.parametrize("text", ["", "Once.", "She wrote to Project Gutenberg. It was the end of the project.", prose(1) + " GUTENBERG"])
+@pytest.mark.parametrize(
+    "text", ["", "Once.", "She wrote to Project Gutenberg. It was the end of the project.", prose(1) + " GUTENBERG"]
+)
 def test_other_texts_are_bodies(text):
     assert body(text) == (0, len(text))
 
@@ -93,7 +110,9 @@ def test_no_window_outside_the_marks(marks):
 def test_shared_passages_without_marks_are_named():
     documents = [Document(d.id, f"{LICENCE}\n\n{d.text}") for d in BOOKS]
     windows, said = drawn(documents, 48, 24)
-    assert len(said) == 1 and "windows of corpus 'made up' stand in another document too, such as one of 'book" in said[0]
+    assert (
+        len(said) == 1 and "windows of corpus 'made up' stand in another document too, such as one of 'book" in said[0]
+    )
 
 
 def test_quotations_are_nothing_special():
@@ -154,7 +173,10 @@ def test_texts_that_share_little_are_no_copies():
 
 
 def test_two_copies_are_one_document():
-    with pytest.warns(UserWarning, match="left out"), pytest.raises(ValueError, match="two documents are the least, and copies do not count: .* repeats "):
+    with (
+        pytest.warns(UserWarning, match="left out"),
+        pytest.raises(ValueError, match="two documents are the least, and copies do not count: .* repeats "),
+    ):
         token_windows(corpus_of([BOOKS[0], Document("twin", BOOKS[0].text)]), WORDS, 32, 4)
 
 
@@ -175,14 +197,19 @@ def test_sketches_do_not_grow_without_end(monkeypatch):
 def test_sketches_against_their_definition():
     text = BOOKS[0].text
     letters = "".join(c for c in text.lower() if c.isalnum()).encode()
-    anchors = [i for i in range(len(letters) - l2m.copies._STRETCH + 1)
-               if int.from_bytes(letters[i : i + 8], "little") * 0x9E3779B97F4A7C15 % 2**64 < 2**59]
+    anchors = [
+        i
+        for i in range(len(letters) - l2m.copies._STRETCH + 1)
+        if int.from_bytes(letters[i : i + 8], "little") * 0x9E3779B97F4A7C15 % 2**64 < 2**59
+    ]
     assert len(sketch(text)) == len({letters[i : i + l2m.copies._STRETCH] for i in anchors}) > 10
     assert not len(sketch("")) and not len(sketch("short"))
 
 
 def test_equal_texts_have_equal_sketches_in_any_script():
-    text = "Größe und Güte, ließ er sagen; 那年夏天河水涨得很高，渡口的老人。" * 3 + "".join(chr(0x4E00 + i * 37 % 5000) for i in range(400))
+    text = "Größe und Güte, ließ er sagen; 那年夏天河水涨得很高，渡口的老人。" * 3 + "".join(
+        chr(0x4E00 + i * 37 % 5000) for i in range(400)
+    )
     assert len(sketch(text)) > 3 and np.array_equal(sketch(text), sketch(text.replace("; ", ";\n").replace(",", "—")))
 
 
@@ -228,7 +255,9 @@ def test_a_million_windows_are_refused_at_once(monkeypatch):
     drawn_at = []
     place = l2m.windows._window_at
     monkeypatch.setattr(l2m.windows, "_window_at", lambda *given: drawn_at.append(1) or place(*given))
-    with pytest.raises(ValueError, match=r"30 of its documents reach 32 tokens, with room for about \d+ windows: choose n <= \d+") as said:
+    with pytest.raises(
+        ValueError, match=r"30 of its documents reach 32 tokens, with room for about \d+ windows: choose n <= \d+"
+    ) as said:
         token_windows(corpus_of(documents), WORDS, 32, 10**6)
     assert len(drawn_at) == len(documents)
     n = int(str(said.value).split()[-1])
@@ -258,15 +287,24 @@ def test_long_documents_are_judged_by_a_part(monkeypatch):
 # --- wrong things at the door
 
 
-@pytest.mark.parametrize("given, message", [
-    ({"corpus": "sotu"}, "token_windows: corpus is 'sotu', expected a Corpus"),
-    ({"corpus": BOOKS}, "token_windows: corpus is"),
-    ({"length": 64.0}, "length is 64.0, expected a whole number: write 64"),
-    ({"length": True}, "length is True"), ({"n": True}, "n is True, expected a whole number"), ({"n": "8"}, "n is '8'"),
-    ({"length": float("nan")}, "length is nan"), ({"seed": 0.5}, "seed is 0.5"), ({"seed": None}, "seed is None"),
-    ({"tokenizer": None}, "NoneType reports no character offsets"), ({"tokenizer": "gpt2"}, "str reports no character offsets"),
-    ({"tokenizer": plain}, "Tokenizer reports no character offsets"), ({"length": 0}, "length 0 and n 8"),
-])
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"corpus": "sotu"}, "token_windows: corpus is 'sotu', expected a Corpus"),
+        ({"corpus": BOOKS}, "token_windows: corpus is"),
+        ({"length": 64.0}, "length is 64.0, expected a whole number: write 64"),
+        ({"length": True}, "length is True"),
+        ({"n": True}, "n is True, expected a whole number"),
+        ({"n": "8"}, "n is '8'"),
+        ({"length": float("nan")}, "length is nan"),
+        ({"seed": 0.5}, "seed is 0.5"),
+        ({"seed": None}, "seed is None"),
+        ({"tokenizer": None}, "NoneType reports no character offsets"),
+        ({"tokenizer": "gpt2"}, "str reports no character offsets"),
+        ({"tokenizer": plain}, "Tokenizer reports no character offsets"),
+        ({"length": 0}, "length 0 and n 8"),
+    ],
+)
 def test_token_windows_at_the_door(given, message):
     with pytest.raises(ValueError) as said:
         token_windows(**{"corpus": corpus_of(BOOKS), "tokenizer": WORDS, "length": 32, "n": 8, **given})
@@ -277,13 +315,26 @@ def test_negative_seeds_are_seeds():
     assert len({drawn(BOOKS, seed=seed)[0].fingerprint for seed in (-1, 0, 1)}) == 3
 
 
-@pytest.mark.parametrize("call", [
-    lambda: unwrap(None), lambda: unwrap(b"bytes"), lambda: sentence_starts(7), lambda: sentence_starts(["One."]),
-    lambda: first_tokens("text", 0, 2.0, WORDS), lambda: first_tokens("text", 0, 0, WORDS), lambda: first_tokens("text", "0", 2, WORDS),
-    lambda: longest_length("sotu", WORDS, 4), lambda: longest_length(corpus_of(BOOKS), WORDS, 4.0), lambda: document_tokens(BOOKS, WORDS),
-    lambda: place_windows("text", 4, WORDS, "en", 0), lambda: place_windows(None, 4, WORDS, "en", np.random.default_rng()),
-    lambda: distinct("sotu"), lambda: Windows.from_table(None), lambda: Windows.from_table({"tokens": []}),
-])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: unwrap(None),
+        lambda: unwrap(b"bytes"),
+        lambda: sentence_starts(7),
+        lambda: sentence_starts(["One."]),
+        lambda: first_tokens("text", 0, 2.0, WORDS),
+        lambda: first_tokens("text", 0, 0, WORDS),
+        lambda: first_tokens("text", "0", 2, WORDS),
+        lambda: longest_length("sotu", WORDS, 4),
+        lambda: longest_length(corpus_of(BOOKS), WORDS, 4.0),
+        lambda: document_tokens(BOOKS, WORDS),
+        lambda: place_windows("text", 4, WORDS, "en", 0),
+        lambda: place_windows(None, 4, WORDS, "en", np.random.default_rng()),
+        lambda: distinct("sotu"),
+        lambda: Windows.from_table(None),
+        lambda: Windows.from_table({"tokens": []}),
+    ],
+)
 def test_wrong_types_are_one_clear_error(call):
     with pytest.raises(ValueError, match="expected"):
         call()
@@ -294,14 +345,23 @@ DAMAGE = {
     "column": (TABLE.drop("chars"), "has no column 'chars'"),
     "other": (pl.DataFrame({"text": ["One."]}), "has no column 'document'"),
     "rows": (TABLE.head(0), "has no rows"),
-    "null": (TABLE.with_columns(document=pl.when(pl.int_range(8) > 0).then("document")), "1 nulls in column 'document'"),
+    "null": (
+        TABLE.with_columns(document=pl.when(pl.int_range(8) > 0).then("document")),
+        "1 nulls in column 'document'",
+    ),
     "kind": (TABLE.with_columns(pl.col("start").cast(pl.String)), "holds String with 0 nulls in column 'start'"),
     "scalar": (TABLE.with_columns(tokens=pl.lit(3)), "in column 'tokens'"),
     "ragged": (TABLE.with_columns(tokens=pl.col("tokens").list.head(pl.int_range(8) + 1)), "unequal or no length"),
     "short": (TABLE.with_columns(chars=pl.col("chars").list.head(3)), "unequal or no length"),
-    "empty": (TABLE.with_columns(chars=pl.col("chars").list.head(0), tokens=pl.col("tokens").list.head(0)), "unequal or no length"),
+    "empty": (
+        TABLE.with_columns(chars=pl.col("chars").list.head(0), tokens=pl.col("tokens").list.head(0)),
+        "unequal or no length",
+    ),
     "negative": (TABLE.with_columns(start=pl.lit(-1, pl.Int64)), "negative or missing"),
-    "hole": (TABLE.with_columns(tokens=pl.col("tokens").list.eval(pl.when(pl.element() > 99).then(pl.element()))), "negative or missing"),
+    "hole": (
+        TABLE.with_columns(tokens=pl.col("tokens").list.eval(pl.when(pl.element() > 99).then(pl.element()))),
+        "negative or missing",
+    ),
     "mixed": (pl.concat([TABLE, TABLE.with_columns(corpus=pl.lit("x"))]), "windows of more than one corpus"),
 }
 

@@ -202,6 +202,17 @@ def _read_manifest(path: Path) -> dict:
     return parameters
 
 
+def _manifest(folder: Path, parameters: dict) -> dict:
+    "The parameters that a store's manifest holds, those of whoever was first; written where there is none."
+    manifest = folder / "manifest.json"
+    if not manifest.exists():
+        if any(folder.glob("*.parquet")):
+            raise ValueError(f"'{folder}' has Parquet files but no manifest.json: choose another folder for a store")
+        text = json.dumps(parameters, indent=1, sort_keys=True)
+        write_atomically(writable(folder) / manifest.name, text.encode())
+    return _read_manifest(manifest)
+
+
 def _differences(there: dict, now: dict) -> str:
     "What two sets of parameters do not have in common."
     both = [(k, there.get(k, "nothing"), now.get(k, "nothing")) for k in sorted({*there, *now})]
@@ -220,13 +231,7 @@ class Store:
         if folder == "":
             raise ValueError("a store needs a folder of its own: name one")
         self.folder, self.parameters = Path(folder), _as_json(parameters)
-        shards, manifest = any(self.folder.glob("*.parquet")), self.folder / "manifest.json"
-        if shards and not manifest.exists():
-            raise ValueError(f"'{self.folder}' has Parquet files but no manifest.json: choose another folder for a store")
-        if not manifest.exists():
-            text = json.dumps(self.parameters, indent=1, sort_keys=True)
-            write_atomically(writable(folder) / manifest.name, text.encode())
-        found = _read_manifest(manifest)  # of whoever was first
+        found = _manifest(self.folder, self.parameters)
         if changes := _differences(found, self.parameters):
             raise ValueError(
                 f"store '{self.folder}' was made with other parameters ({changes}): choose another folder or delete it"

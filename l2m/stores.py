@@ -6,7 +6,7 @@
 __all__ = ['PART', 'BLANK_SEAL', 'write_atomically', 'named_folder', 'writable', 'fingerprint', 'versions', 'stamp',
            'check_stamp', 'seal', 'unseal', 'Unfinished', 'Damaged', 'Store', 'read_shards', 'check_stores']
 
-# %% ../nbs/00_stores.ipynb #00-stores-002
+# %% ../nbs/00_stores.ipynb #c0a8b3eb
 import fcntl
 import hashlib
 import io
@@ -25,7 +25,7 @@ import polars as pl
 
 from .arguments import checked
 
-# %% ../nbs/00_stores.ipynb #00-stores-005
+# %% ../nbs/00_stores.ipynb #a192a390
 PART = f".{'[0-9a-f]' * 32}.part"  # of files that are being written
 
 
@@ -77,7 +77,7 @@ def write_atomically(
     except OSError as error:
         raise _cannot_write(path, error) from error
 
-# %% ../nbs/00_stores.ipynb #00-stores-007
+# %% ../nbs/00_stores.ipynb #889a3ff4
 def named_folder(
     folder: str | Path,
 ) -> str | Path:  # the same
@@ -103,7 +103,7 @@ def writable(
         raise _cannot_write(folder, error) from error
     return folder
 
-# %% ../nbs/00_stores.ipynb #00-stores-010
+# %% ../nbs/00_stores.ipynb #5c612e59
 def fingerprint(*parts: bytes | str) -> str:  # 16 hexadecimal digits
     "A short SHA-256 of `parts`; equal content gives an equal fingerprint, on any machine."
     digest = hashlib.sha256()
@@ -119,7 +119,7 @@ def versions(
     "The versions of this package and of others, for a manifest."
     return {package: version(package) for package in ("l2m", *packages)}
 
-# %% ../nbs/00_stores.ipynb #00-stores-013
+# %% ../nbs/00_stores.ipynb #59c67b88
 _MARK, _ZEROS = b"l2m:sha256:", b"0" * 64
 BLANK_SEAL = (_MARK + _ZEROS).decode()  # goes into the metadata of a file that is to be stamped
 
@@ -175,7 +175,7 @@ def unseal(
         raise ValueError(f"it belongs to {' and '.join(wrong)}")
     return pl.read_parquet(data)
 
-# %% ../nbs/00_stores.ipynb #00-stores-016
+# %% ../nbs/00_stores.ipynb #1cd2a3d0
 class Unfinished(RuntimeError):
     "A store still lacks shards that other processes are computing."
 
@@ -195,7 +195,7 @@ class Damaged(ValueError):
             f"delete {'it' if one else 'them'} and start again; only what is missing is computed"
         )
 
-# %% ../nbs/00_stores.ipynb #00-stores-017
+# %% ../nbs/00_stores.ipynb #0623973c
 def _as_json(parameters: dict) -> dict:
     "The parameters as they come back from a file."
     try:
@@ -215,12 +215,23 @@ def _read_manifest(path: Path) -> dict:
     return parameters
 
 
+def _manifest(folder: Path, parameters: dict) -> dict:
+    "The parameters that a store's manifest holds, those of whoever was first; written where there is none."
+    manifest = folder / "manifest.json"
+    if not manifest.exists():
+        if any(folder.glob("*.parquet")):
+            raise ValueError(f"'{folder}' has Parquet files but no manifest.json: choose another folder for a store")
+        text = json.dumps(parameters, indent=1, sort_keys=True)
+        write_atomically(writable(folder) / manifest.name, text.encode())
+    return _read_manifest(manifest)
+
+
 def _differences(there: dict, now: dict) -> str:
     "What two sets of parameters do not have in common."
     both = [(k, there.get(k, "nothing"), now.get(k, "nothing")) for k in sorted({*there, *now})]
     return ", ".join(f"{k}: {a!r} there, {b!r} now" for k, a, b in both if a != b or (k in there) != (k in now))
 
-# %% ../nbs/00_stores.ipynb #00-stores-018
+# %% ../nbs/00_stores.ipynb #97f00530
 @checked
 class Store:
     "A resumable folder of Parquet shards, all computed with the same parameters."
@@ -233,15 +244,7 @@ class Store:
         if folder == "":
             raise ValueError("a store needs a folder of its own: name one")
         self.folder, self.parameters = Path(folder), _as_json(parameters)
-        shards, manifest = any(self.folder.glob("*.parquet")), self.folder / "manifest.json"
-        if shards and not manifest.exists():
-            raise ValueError(
-                f"'{self.folder}' has Parquet files but no manifest.json: choose another folder for a store"
-            )
-        if not manifest.exists():
-            text = json.dumps(self.parameters, indent=1, sort_keys=True)
-            write_atomically(writable(folder) / manifest.name, text.encode())
-        found = _read_manifest(manifest)  # of whoever was first
+        found = _manifest(self.folder, self.parameters)
         if changes := _differences(found, self.parameters):
             raise ValueError(
                 f"store '{self.folder}' was made with other parameters ({changes}): choose another folder or delete it"
@@ -283,7 +286,7 @@ class Store:
         except (ValueError, OSError, pl.exceptions.PolarsError) as error:
             raise Damaged({self.path(key): str(error)}) from error
 
-# %% ../nbs/00_stores.ipynb #00-stores-019
+# %% ../nbs/00_stores.ipynb #e8e000b3
 @checked
 def read_shards(
     store: Store,

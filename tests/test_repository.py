@@ -381,7 +381,8 @@ def test_experiments_and_profiles_travel_with_the_package(installed, tmp_path):
     "After `pip install 'l2m[book]'` from a wheel, in an empty folder"
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     command = lambda *words: run(sys.executable, installed / "bin" / "l2m", *words, cwd=tmp_path, env=environment)
-    assert all(f"  {experiment} " in command("list") for experiment in EXPERIMENTS) and not list(tmp_path.iterdir())
+    listed = command("list")
+    assert all(f"  {experiment} " in listed for experiment in EXPERIMENTS) and not list(tmp_path.iterdir())
     said = command("run", "bipartite_scaling", "--profile", "ci")
     [made] = (tmp_path / "runs/bipartite_scaling").glob("ci-*")
     assert {"table.parquet", "laws.parquet", "figure.svg", "bipartite_scaling.ipynb"} <= {

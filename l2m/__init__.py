@@ -3,6 +3,7 @@
 The names of the README are here, and each is loaded with its module when it is first asked for: `import l2m` costs nothing.
 """
 
+import warnings
 from importlib import import_module
 
 __version__ = "0.1.0"
@@ -31,3 +32,17 @@ def __getattr__(name: str):
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOMES})
+
+
+def moved(old: str, *parts: str):
+    "A `__getattr__` for a module that was split: it finds public names in its parts, and says where they are now."
+
+    def __getattr__(name: str):
+        for part in parts if not name.startswith("_") else ():
+            module = import_module(f"l2m.{part}")
+            if name in module.__all__:
+                warnings.warn(f"{name} has moved: from l2m.{part} import {name}", DeprecationWarning, stacklevel=2)
+                return getattr(module, name)
+        raise AttributeError(f"module 'l2m.{old}' has no attribute '{name}'")
+
+    return __getattr__

@@ -18,11 +18,14 @@ import polars as pl
 import torch
 from tqdm import tqdm
 
+from . import moved
 from .arguments import Between, Count, Share, checked
 from .errors import clustered
 from .interface import Continuation, Needs, Scorer
 from .stores import Store, Unfinished, read_shards, versions, writable
 from .windows import Windows
+
+__getattr__ = moved("bipartite", "estimators", "counting")  # names that were here once
 
 # %% ../nbs/04_bipartite.ipynb #33153beb
 @checked
@@ -161,8 +164,7 @@ def _score_batch(
     joint, continued = scorer.logprobs(tokens[list(rows)], after)
     frames = []
     for (kind, s, k, m), logprobs in zip(passes, _checked_nats(scorer, passes, rows, [joint, *continued])):
-        values = list(logprobs.cpu().to(torch.float32).numpy())
-        columns = {"window": list(rows), "kind": kind, "split": s, "shuffle": k, "logprobs": values}
+        columns = dict(window=list(rows), kind=kind, split=s, shuffle=k, logprobs=list(logprobs.cpu().float().numpy()))
         frames.append(pl.DataFrame(columns, schema_overrides=_SHARD))
     return pl.concat(frames)
 
@@ -190,9 +192,7 @@ def measure_bipartite(
     *,
     lengths: Sequence[int] | Mapping[int, int],  # block lengths L; a mapping says how many windows each is scored on
     ratios: Sequence[int] = (2,),  # L / split
-    shuffles: Annotated[
-        int, Between(0)
-    ] = 1,  # partners of each window; 0: no crossed passes, for the direct estimate alone
+    shuffles: Annotated[int, Between(0)] = 1,  # partners of each window; 0: no crossed passes
     alone: bool = True,  # read each Y by itself; False: for estimates that do without
     store: str | Path | None = None,  # folder to fill and resume from; None: nothing is kept
     batch_size: Count = 8,  # windows scored at once; one batch is one shard

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from . import moved
 from .arguments import Count, checked
 from .named import NAMED, named_files
 from .prose import language_code, running_text
@@ -34,6 +35,8 @@ from l2m.reading import (
     readable_files,
     readable_name,
 )
+
+__getattr__ = moved("corpora", "prose", "named", "copies", "tokens", "windows")  # names that were here once
 
 # %% ../nbs/02_corpora.ipynb #3911c3de
 def _contents(documents: Iterable[Document]) -> tuple[int, str]:

@@ -18,11 +18,16 @@ import torch
 from scipy.special import betaln, gammaln, logsumexp, xlogy
 from torch import Tensor
 
+from . import moved
 from .arguments import Between, Count, as_array, checked
 from .information import mutual_information
 from .interface import Continuation, Scorer, Source
 from .scoring import SequenceScorer
 from .windows import Windows
+
+__getattr__ = moved(
+    "processes", "gaussian", "hierarchies", "renewals", "santa_fe", "readers"
+)  # names that were here once
 
 # %% ../nbs/08_processes.ipynb #ab0e4caf
 MOST_SYMBOLS = 2**31  # colours or facts, of which every one takes memory

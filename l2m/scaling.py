@@ -13,9 +13,12 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
+from . import moved
 from .arguments import as_array, checked
 from .errors import check_level, check_noise, draws_of, numbers_of, small_sample_stretch
 from .ranking import EXPONENTS, RANKED, Ranking, rank_laws
+
+__getattr__ = moved("scaling", "ranking")  # names that were here once
 
 # %% ../nbs/06_scaling.ipynb #75699201
 def weighted_line(

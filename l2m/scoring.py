@@ -21,9 +21,12 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+from . import moved
 from .arguments import checked, fits
 from .interface import Continuation, Scorer
 from .stores import fingerprint
+
+__getattr__ = moved("scoring", "probe", "gguf", "expansion", "loading", "devices")  # names that were here once
 
 # %% ../nbs/03_scoring.ipynb #c7881035
 def _reading(own):

@@ -22,10 +22,13 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from . import moved
 from .arguments import Between, Count, checked, fits
 from .caches import Origins, cached_tensors, common_origins, count_scalars, without_values
 from .configurations import configuration_of, first_line, load_configuration, quiet
 from .interface import DeclaredState
+
+__getattr__ = moved("state", "condition", "configurations", "audit")  # names that were here once
 
 # %% ../nbs/07_state.ipynb #07-state-014
 _LAWS: dict[str, tuple[Callable, str]] = {

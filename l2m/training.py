@@ -23,10 +23,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
+from . import moved
 from .arguments import Between, Count, checked
 from .devices import known_device
 from .interface import Task
 from .stores import BLANK_SEAL, check_stamp, fingerprint, stamp, versions, writable, write_atomically
+
+__getattr__ = moved("training", "tasks", "study")  # names that were here once
 
 # %% ../nbs/10_training.ipynb #7eabc7b9
 @checked

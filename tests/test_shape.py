@@ -7,6 +7,7 @@ import ast
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import nbformat
@@ -124,3 +125,19 @@ def test_importing_has_no_effect(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "old, name, new",
+    [
+        ("corpora", "token_windows", "windows"),
+        ("scoring", "load_scorer", "loading"),
+        ("bipartite", "bipartite_mi", "estimators"),
+    ],
+)
+def test_a_name_that_moved_is_found_and_says_where_it_is(old, name, new):
+    with pytest.warns(DeprecationWarning, match=f"from l2m.{new} import {name}"):
+        found = getattr(import_module(f"l2m.{old}"), name)
+    assert found is getattr(import_module(f"l2m.{new}"), name)
+    with pytest.raises(AttributeError, match=f"module 'l2m.{old}' has no attribute 'nothing'"):
+        import_module(f"l2m.{old}").nothing

@@ -140,4 +140,4 @@ def test_a_name_that_moved_is_found_and_says_where_it_is(old, name, new):
         found = getattr(import_module(f"l2m.{old}"), name)
     assert found is getattr(import_module(f"l2m.{new}"), name)
     with pytest.raises(AttributeError, match=f"module 'l2m.{old}' has no attribute 'nothing'"):
-        import_module(f"l2m.{old}").nothing
+        _ = import_module(f"l2m.{old}").nothing

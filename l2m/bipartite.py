@@ -238,11 +238,10 @@ def _fill(shelf: Store, shards: dict, scorer: Scorer, windows: Windows, group: n
 # %% ../nbs/04_bipartite.ipynb #11a2fc62
 def _parameters(scorer, windows, lengths, ratios, plan, needs, batch_size) -> dict:
     "Everything the scores depend on."
-    return dict(
+    return scorer.provenance() | dict(
         model=scorer.name,
         model_fingerprint=scorer.fingerprint,
         bos=scorer.bos,
-        **scorer.provenance(),
         corpus=windows.corpus,
         corpus_fingerprint=windows.corpus_fingerprint,
         tokenizer=windows.tokenizer,

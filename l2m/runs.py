@@ -145,8 +145,11 @@ def _option_words(words: list[str]) -> list[str]:
 def _parameter_help(experiment: str) -> str:
     "The parameters of an experiment, with their comments."
     notebook = experiment_notebook(experiment)
-    comments, lines = parameter_comments(notebook), [f"Parameters of {experiment}:"]
+    comments = parameter_comments(notebook)
+    lines = [f"Parameters of {experiment}, with the notebook's defaults; a profile's values come before them:"]
     for name, (annotation, default) in notebook_parameters(notebook).items():
+        if name == "output":  # an option of the command itself
+            continue
         lines += [f"  --{name.replace('_', '-')}  {annotation}, by default {default!r}"]
         lines += [f"      {comments[name]}"] if name in comments else []
     return "\n".join(lines)

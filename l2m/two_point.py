@@ -23,7 +23,7 @@ from . import moved
 from .arguments import Between, Count, as_array, checked
 from .corpora import Corpus
 from .counting import BYTES_PER_PAIR, PairRuns, batch_keys, check_distances, count_keys, in_batches, pair_information
-from .errors import check_level, check_noise, draws_of, numbers_of, small_sample_stretch
+from .errors import check_level, check_noise, draws_of, jackknife, numbers_of, small_sample_stretch
 from .stores import Store, fingerprint, named_folder, read_shards, versions
 from .token_cache import cached_tokens, tokenizer_fingerprint
 
@@ -194,12 +194,8 @@ def _estimates(shards: dict[int, list[pl.DataFrame]], draws: int, seed: int) -> 
         row = dict(distance=distance, n=int(sizes.sum()), groups=count, documents=pairs["documents"][0])
         for kind, shard in (("", pairs), ("floor_", floor)):
             estimate, *without = shard["information"].explode().to_list()
-            shift = np.array(without)[used] - np.mean(np.array(without)[used])
-            row |= {
-                kind + "mi": estimate,
-                kind + "stderr": np.sqrt((count - 1) / count * (shift**2).sum()),
-                kind + "replicates": estimate - (count - 1) / count * (weights - 1) @ shift,
-            }
+            stderr, replicates = jackknife(estimate, np.array(without)[used], weights)
+            row |= {kind + "mi": estimate, kind + "stderr": stderr, kind + "replicates": replicates}
         rows.append(row)
     columns = [
         "distance",

@@ -72,7 +72,8 @@ def test_killed_and_resumed_the_curve_has_the_same_bits(plain, tmp_path):
     script.write_text(SCRIPT)
     running = subprocess.Popen([sys.executable, script, folder], env=environment())
     deadline = time.time() + 120
-    while not (folder / "table.parquet").exists() or len(pl.read_parquet(folder / "table.parquet")) < 12:
+    table = folder / "table.parquet"  # read in one go: Polars opens a path twice, and it may be replaced between
+    while not table.exists() or len(pl.read_parquet(table.read_bytes())) < 12:
         assert time.time() < deadline and running.poll() is None
         time.sleep(0.1)
     running.send_signal(signal.SIGKILL)

@@ -179,18 +179,19 @@ def _is_folder(wanted: Wanted) -> bool:
     return wanted.path.is_dir() and bool({"config.json", "adapter_config.json"} & set(os.listdir(wanted.path)))
 
 
-SCHEMES = {
-    "hub": Scheme(lambda wanted: True, _load_from_hub),
-    "gguf": Scheme(
-        lambda wanted: wanted.path.exists() or wanted.path.suffix.lower() == ".gguf",
-        lambda wanted: load_language_model(wanted, dequantized(wanted.path)),
-    ),
-    "folder": Scheme(_is_folder, lambda wanted: load_language_model(wanted, wanted.path)),
-    "embedded": Scheme(
+def _is_there(wanted: Wanted) -> bool:
+    return wanted.path.exists() or wanted.path.suffix.lower() == ".gguf"
+
+
+SCHEMES = [
+    Scheme(
         lambda wanted: wanted.model in EMBEDDED,
         lambda wanted: load_language_model(wanted, dequantized(EMBEDDED[wanted.model]())),
     ),
-}
+    Scheme(_is_folder, lambda wanted: load_language_model(wanted, wanted.path)),
+    Scheme(_is_there, lambda wanted: load_language_model(wanted, dequantized(wanted.path))),
+    Scheme(lambda wanted: True, _load_from_hub),
+]
 
 # %% ../nbs/03_loading.ipynb #6ecee3ab
 @checked
@@ -214,4 +215,4 @@ def load_scorer(
         raise ValueError(
             f"model is {wanted.model!r}: name a model, a folder or a GGUF file ('.' is the folder you are in)"
         )
-    return next(scheme.load(wanted) for scheme in reversed(SCHEMES.values()) if scheme.knows(wanted))
+    return next(scheme.load(wanted) for scheme in SCHEMES if scheme.knows(wanted))

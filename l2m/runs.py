@@ -9,6 +9,7 @@ __all__ = ['app', 'output_folder', 'run_experiment', 'execute', 'run', 'choices'
 import json
 import os
 import sys
+from collections.abc import Collection
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -17,13 +18,14 @@ from typing import Annotated, Any
 import polars as pl
 import typer
 
+from . import __version__
 from .arguments import checked
 from .compare import compare_tables
 from l2m.experiments import (
     experiment_names,
     experiment_notebook,
-    profile_names,
     profile_parameters,
+    profiles,
     provenance,
     published_run,
     results_folder,
@@ -127,19 +129,25 @@ def _stop(message: str):
     raise typer.Exit(1)
 
 # %% ../nbs/11_runs.ipynb #fc3b644f
-def _option_words(words: list[str]) -> list[str]:
-    "Options that are parameters, as key=value."
+def _option_words(words: list[str], flags: Collection[str] = ()) -> list[str]:
+    "Options that are parameters, as key=value; those of the names `flags` may stand alone."
     options, words = [], list(words)
     while words:
         name, equals, value = words.pop(0).partition("=")
         if not name.startswith("--"):
             raise ValueError(f"'{name}' is no option: write --name value, and lists as --lengths 4,16")
-        if not equals:
-            if not words or words[0].startswith("--"):
-                raise ValueError(f"option '{name}' has no value: write {name} value")
-            value = words.pop(0)
-        options.append(f"{name.removeprefix('--').replace('-', '_')}={value}")
+        key, last = name.removeprefix("--").replace("-", "_"), not words or words[0].startswith("--")
+        if not equals and last and key not in flags:
+            raise ValueError(f"option '{name}' has no value: write {name} value")
+        value = value if equals else "true" if last else words.pop(0)
+        options.append(f"{key}={value}")
     return options
+
+
+def _flags(experiment: str) -> set[str]:
+    "The parameters of an experiment that are yes or no."
+    parameters = notebook_parameters(experiment_notebook(experiment))
+    return {name for name, (annotation, _) in parameters.items() if annotation == "bool"}
 
 
 def _parameter_help(experiment: str) -> str:
@@ -159,16 +167,28 @@ app = typer.Typer(help="Measure how mutual information scales in text.", no_args
 _OPEN = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
+def _tell_version(wanted: bool):
+    if wanted:
+        print(f"l2m {__version__}")
+        raise typer.Exit()
+
+
 @app.callback()
-def _commands():
+def _commands(
+    version: Annotated[bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="and end")] = False,
+):
     "Measure how mutual information scales in text, and test models against it."
 
 
 @app.command(context_settings=_OPEN)
 def run(
     context: typer.Context,
-    experiment: Annotated[str | None, typer.Argument(help="its name; `l2m list` names them")] = None,
-    profile: Annotated[str, typer.Option(help="named parameters: ci, demo, published…")] = "demo",
+    experiment: Annotated[
+        str | None, typer.Argument(metavar="EXPERIMENT", help="its name; `l2m list` names them")
+    ] = None,
+    profile: Annotated[
+        str, typer.Option(help="named parameters: ci, demo, published…; `l2m list` says what each is for")
+    ] = "demo",
     parameter: Annotated[
         list[str], typer.Option("--parameter", "-p", help="key=value, read as annotated; may be given many times")
     ] = [],
@@ -183,7 +203,7 @@ def run(
             more = _parameter_help(experiment) if experiment else "`l2m run EXPERIMENT --help` shows its parameters."
             print(f"{context.get_help()}\n{more}")
             return
-        given = read_options(parameter + _option_words(context.args))
+        given = read_options(parameter + _option_words(context.args, _flags(experiment)))
         executed = run_experiment(experiment, profile, given, output)
     print(f"executed notebook: {executed}")
 
@@ -200,7 +220,10 @@ def choices():
         print("experiments:")
         for name in experiment_names():
             print(f"  {name:26s}{_one_line(experiment_notebook(name))}")
-        print(f"profiles: {', '.join(profile_names())}\ncorpora: {corpora}\nmodels: {models}")
+        print("profiles:")
+        for name, purpose in profiles().items():
+            print(f"  {name:26s}{purpose}")
+        print(f"corpora: {corpora}\nmodels: {models}")
 
 
 def _one_line(notebook: Path) -> str:

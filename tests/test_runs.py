@@ -147,7 +147,16 @@ def test_every_parameter_is_explained(experiment):
 def test_what_there_is_to_choose_from_is_listed():
     said = command(ROOT, "list").stdout
     assert all(f"  {name} " in said for name in EXPERIMENTS) and "sotu" in said and "smollm2-135m" in said
-    assert f"profiles: {', '.join(path.stem for path in PROFILES)}" in said
+    assert all(re.search(rf"^  {path.stem} +\S", said, re.M) for path in PROFILES)  # with what each is for
+
+
+def test_a_yes_or_no_parameter_stands_alone():
+    done = command(ROOT, "run", "bipartite_scaling", "--trust-remote-code", "-p", "corpus=nowhere", "--profile", "ci")
+    assert done.returncode == 1 and "no corpus 'nowhere'" in done.stderr
+
+
+def test_the_version_is_told():
+    assert command(ROOT, "--version").stdout == f"l2m {l2m.__version__}\n"
 
 
 def test_an_error_in_the_notebook_is_one_clear_error(tmp_path):

@@ -402,13 +402,10 @@ def test_a_folder_by_any_name(folder, monkeypatch):
 def test_a_new_kind_of_source_is_one_entry(monkeypatch, folder):
     "It is asked before the kinds that know any name or any folder, and is given what was checked."
     asked = []
-    monkeypatch.setitem(
-        SCHEMES,
-        "server",
-        Scheme(
-            lambda wanted: wanted.model.startswith("http://"), lambda wanted: asked.append(wanted) or scorer_of(gpt2)
-        ),
+    server = Scheme(
+        lambda wanted: wanted.model.startswith("http://"), lambda wanted: asked.append(wanted) or scorer_of(gpt2)
     )
+    monkeypatch.setattr("l2m.loading.SCHEMES", [server, *SCHEMES])
     assert load_scorer("http://localhost:8000/v1", device="cpu", dtype="float32", revision="a").name == "gpt2"
     assert [(w.model, w.device, w.dtype, w.bos, w.revision) for w in asked] == [
         ("http://localhost:8000/v1", torch.device("cpu"), torch.float32, "auto", "a")

@@ -40,9 +40,10 @@ check: .venv/installed
 	$(BIN)/ruff format --check
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow" $(wildcard $(FAST:%=tests/test_%.py))
 
-# The book executes every chapter and experiment, and the browser tests read it; pytest speaks last.
+# The book executes every chapter and experiment, and the browser tests read it; pytest speaks last. Files come in the order
+# of their names: those with the fewest tests, which are the longest ones, would otherwise be left for a single worker.
 test: book
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Built afresh each time: Sphinx repeats no warning about a page that it does not read again.
 book: .venv/installed

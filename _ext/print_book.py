@@ -11,7 +11,7 @@ from posixpath import dirname, normpath
 from urllib.parse import urldefrag, urljoin, urlsplit
 
 from browsers import FLAGS, chromium
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, SoupStrainer
 from playwright.sync_api import sync_playwright
 
 import l2m
@@ -48,7 +48,7 @@ def chapters(root: Path) -> list[str]:
 
 def inlined(root: Path, page: str, pages: list[str]):
     "The article of a page; its marks bear the page's name, and its links to other pages lead to theirs"
-    article = BeautifulSoup((root / page).read_text(), "html.parser").select_one("article")
+    article = BeautifulSoup((root / page).read_text(), "html.parser", parse_only=SoupStrainer("article")).article
     mark = lambda page, name: f"{page}--{name}"
     for element in article.select("[id]"):
         if not element["id"].startswith("l2m-"):
@@ -68,7 +68,7 @@ def inlined(root: Path, page: str, pages: list[str]):
     return article
 
 
-def one_page(root: Path) -> str:
+def one_page(root: Path) -> BeautifulSoup:
     "The whole book as one document with a title page and a table of contents"
     pages = chapters(root)
     articles = [inlined(root, page, pages) for page in pages]
@@ -92,7 +92,7 @@ def one_page(root: Path) -> str:
     )
     book.select_one(".bd-article-container").extend(articles)
     book.body.extend(scripts)
-    return str(book)
+    return book
 
 
 def print_book(root: Path) -> Path | None:
@@ -100,7 +100,7 @@ def print_book(root: Path) -> Path | None:
     with sync_playwright() as playwright:
         if not (found := chromium(playwright)):
             return None
-        (page := root / "one-page.html").write_text(one_page(root))
+        (page := root / "one-page.html").write_text(str(one_page(root)))
         try:
             browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
             tab = browser.new_page(viewport={"width": 700, "height": 1000}, color_scheme="light")

@@ -726,8 +726,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from l2m.bipartite import measure_bipartite
 from l2m.estimators import bipartite_mi
 from l2m.windows import Windows
-from l2m.estimators import bipartite_mi
-from l2m.windows import Windows
 from l2m.scoring import LanguageModel
 torch.manual_seed(0)
 model = LlamaForCausalLM(LlamaConfig(vocab_size=60, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2))
@@ -745,7 +743,7 @@ bipartite_mi(scores).write_parquet(sys.argv[1] + "-table.parquet")
 def test_killed_many_times_the_table_is_the_same(tmp_path):
     shards = lambda: sorted(p.name for p in (tmp_path / "killed").glob("scores-*.parquet"))
     subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / "peaceful")], check=True)
-    for goal in (1, 6, 12, 17):
+    for goal in (1, 12):
         before, process = shards(), subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path / "killed")])
         while process.poll() is None and len(shards()) < goal:
             time.sleep(0.01)

@@ -48,19 +48,30 @@ def _largest(old: np.ndarray, new: np.ndarray, unit: np.ndarray) -> float:
     return float(np.divide(gap, unit, out=np.where(gap > 0, np.inf, 0.0), where=known).max(initial=0))
 
 # %% ../nbs/11_compare.ipynb #440ad294
-def _compared(old: pl.Series, new: pl.Series, errors: pl.DataFrame) -> tuple[str, float | None, bool]:
+def _sizes(lists: pl.Series) -> pl.Series | None:
+    "For every item of lists of numbers the largest size in its list."
+    if not lists.dtype.inner.is_numeric():
+        return None
+    largest = lists.list.eval(pl.element().cast(pl.Float64).abs().fill_nan(None)).list.max()
+    return pl.select(largest.repeat_by(lists.list.len())).to_series().explode()
+
+
+def _compared(
+    old: pl.Series, new: pl.Series, errors: pl.DataFrame, sizes: pl.Series | None = None
+) -> tuple[str, float | None, bool]:
     "How a column is compared, its largest difference, and whether it agrees."
     if isinstance(old.dtype, pl.List) and isinstance(new.dtype, pl.List) and not old.dtype.inner.is_nested():
         if not old.list.len().equals(new.list.len()):
             return "equal", None, False
-        return _compared(old.explode(), new.explode(), pl.DataFrame())
+        return _compared(old.explode(), new.explode(), pl.DataFrame(), _sizes(old))
     numbers = old.dtype.is_numeric() and new.dtype.is_numeric() and (old.dtype.is_float() or new.dtype.is_float())
     if not numbers or not old.is_null().equals(new.is_null()):
         return "equal", None, old.equals(new) or old.is_null().all() and new.is_null().all()
     there, kind = old.is_not_null(), old.dtype if old.dtype.is_float() else pl.Float64
     a, b = (values.filter(there).cast(kind).to_numpy() for values in (old, new))
     if not errors.width:
-        return "relative", (largest := _largest(a, b, np.abs(a))), largest <= 1e-3
+        unit = np.abs(a) if sizes is None else sizes.filter(there).fill_null(0).to_numpy()
+        return "relative", (largest := _largest(a, b, unit)), largest <= 1e-3
     ends = [errors[name].filter(there).cast(pl.Float64).fill_null(np.nan).to_numpy() for name in errors.columns]
     error = ends[0] if len(ends) == 1 else (ends[1] - ends[0]) / 2
     unit = np.where(np.isfinite(error) & (error > 0), error, np.abs(a) / 3000)  # an unknown error: three digits

@@ -12,7 +12,6 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 import nbformat
 import polars as pl
 import pytest
-from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
 
 from l2m import __version__

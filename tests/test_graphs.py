@@ -48,10 +48,11 @@ def recorder(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "sliding", "mamba2", "linear", "hybrid"])
-@pytest.mark.parametrize("bulk", [1, 5])
+@pytest.mark.parametrize(
+    "name, bulk", [("gpt2", 1), ("gpt2", 5), ("llama", 5), ("sliding", 1), ("mamba2", 5), ("linear", 1), ("hybrid", 1)]
+)
 def test_a_recorded_run_has_the_bits_of_a_plain_one(recorder, name, bulk):
-    models, plan = [fresh(name), fresh(name)], replace(PLAN, steps=12, bulk=bulk)
+    models, plan = [fresh(name), fresh(name)], replace(PLAN, steps=8, warmup=3, bulk=bulk)
     plain = train(models[0], TASK, plan, capture=False)
     assert recorder.recorded == []
     assert train(models[1], TASK, plan)["loss"].equals(plain["loss"]) and recorder.recorded == [1]
@@ -83,8 +84,7 @@ class Interrupted(GaussianTask):
         return TASK.describe()
 
 
-@pytest.mark.parametrize("ways", [(None, None), (None, False), (False, None)])
-@pytest.mark.parametrize("bulk", [1, 7])
+@pytest.mark.parametrize("ways, bulk", [((None, None), 7), ((None, False), 1), ((False, None), 7)])
 def test_killed_and_resumed_whether_recorded_or_not(recorder, tmp_path, monkeypatch, ways, bulk):
     plan = replace(PLAN, bulk=bulk)
     whole = train(fresh(), TASK, plan, capture=False)
@@ -351,7 +351,7 @@ def usual(tmp_path_factory):
     return made(tmp_path_factory.mktemp("usual"))
 
 
-@pytest.mark.parametrize("together", [2, 8])
+@pytest.mark.parametrize("together", [2])
 def test_a_study_of_runs_together_has_the_same_tables(usual, recorder, tmp_path, together):
     found = made(tmp_path, together=together)
     same(found, usual)

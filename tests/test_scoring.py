@@ -37,7 +37,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from l2m import scoring
+from l2m import heads, scoring
 from l2m.expansion import dequantized, embedded_smollm2
 from l2m.interface import Continuation
 from l2m.loading import SCHEMES, Scheme, bos_candidates, bos_costs, load_scorer
@@ -177,7 +177,7 @@ def test_batches_do_not_matter(build):
 def test_the_head_in_chunks_is_the_head(monkeypatch):
     scorer, contexts = scorer_of(gemma2), text(1, 3, 30)
     whole = scorer.logprobs(contexts)[0]
-    monkeypatch.setattr(scoring, "_LOGITS_AT_ONCE", 5 * VOCABULARY)
+    monkeypatch.setattr(heads, "_LOGITS_AT_ONCE", 5 * VOCABULARY)
     torch.testing.assert_close(scorer.logprobs(contexts)[0], whole, rtol=0, atol=1e-5)
 
 

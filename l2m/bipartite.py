@@ -177,7 +177,7 @@ def measure_bipartite(
         _fill(shelf, mine, scorer, windows, group, partners, at_once)
         return load_scores(shelf.folder)
 
-
+# %% ../nbs/04_bipartite.ipynb #9c2fbec9
 def _fill(
     shelf: Store,
     shards: dict,

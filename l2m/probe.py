@@ -123,6 +123,9 @@ def _sees_the_future(scorer: LanguageModel, twin: LanguageModel | None, ids: Ten
     return bool(change > _ROUNDINGS * _rounding(judge, ids, truth, None))
 
 # %% ../nbs/03_probe.ipynb #df9b6e2a
+_NOT_CAUSAL = "'{}' is not causal, it sees the future: it cannot be used as a scorer"
+
+
 @checked
 @torch.inference_mode()
 def probe(scorer: LanguageModel):
@@ -132,6 +135,8 @@ def probe(scorer: LanguageModel):
     pass_tokens, scorer.pass_tokens = scorer.pass_tokens, 0  # on a walk first
     twin = _in_float32(scorer)
     probed = [scorer] if twin is None else [scorer, twin]
+    if twin is None and _is_half(scorer) and _slope_from_the_future(scorer, ids):
+        raise ValueError(_NOT_CAUSAL.format(scorer.name))  # rounding alone might hide it
     for scorer.reuses_state in (True, False):
         for one in probed:
             one.reuses_state = scorer.reuses_state
@@ -142,7 +147,7 @@ def probe(scorer: LanguageModel):
         except Exception as error:  # with state reuse: a cache of its own kind, or none
             _tell(scorer, n, error)
     if _sees_the_future(scorer, twin, ids):
-        raise ValueError(f"'{scorer.name}' is not causal, it sees the future: it cannot be used as a scorer")
+        raise ValueError(_NOT_CAUSAL.format(scorer.name))
     reason = "gives other log-probabilities where a text is cut, or not those of its hidden states"
     raise ValueError(f"'{scorer.name}' {reason}: it cannot be used as a scorer")
 

@@ -28,7 +28,7 @@ help:
 	@echo "make test   build the book and run every test"
 	@echo "make book   build the book: _build/html/index.html, and l2m.pdf beside it where there is a Chromium"
 	@echo "make links  check the book's links to other sites"
-	@echo "make bench  how fast pairs are counted, processes sampled and models trained"
+	@echo "make bench  how fast pairs are counted, processes sampled, models trained and texts scored"
 	@echo "make reproduce RUN=gaussian_families/exact   compute a table of results/ again and compare"
 	@echo "make clean  remove what was built"
 
@@ -77,6 +77,7 @@ bench: .venv/installed
 	POLARS_MAX_THREADS=2 $(BIN)/python bench/spilling.py
 	OMP_NUM_THREADS=1 $(BIN)/python bench/processes.py
 	OMP_NUM_THREADS=1 $(BIN)/python bench/training.py
+	OMP_NUM_THREADS=1 $(BIN)/python bench/scoring.py
 
 reproduce: .venv/installed
 	$(BIN)/l2m reproduce "$(RUN)"

@@ -11,17 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import polars as pl
-import torch
 from tqdm import tqdm
 
 from . import moved
 from .arguments import Between, Count, Share, checked
 from .errors import clustered
-from .interface import Continuation, Needs, Scorer
+from .interface import Needs, Scorer
+from .passes import AUTO, SHARD, AtOnce, passes_of, score_shard
 from .stores import Store, Unfinished, read_shards, versions, writable
 from .windows import Windows
 
@@ -142,48 +142,6 @@ def _shards(plan: pl.DataFrame, n: int, batch_size: int) -> dict[str, tuple[rang
             shards[f"scores-{i:06d}"] = range(i, min(i + batch_size, b)), reach
     return shards
 
-# %% ../nbs/04_bipartite.ipynb #8f4dc68d
-_SHARD = dict(window=pl.Int64, kind=pl.String, split=pl.Int64, shuffle=pl.Int64, logprobs=pl.List(pl.Float32))
-
-
-def _passes(reach: dict[int, int], needs: Needs) -> list[tuple[str, int, int, int]]:
-    "Kind, split, shuffle and scored tokens of every pass of a window."
-    joint = [("joint", 0, 0, max(s + m for s, m in reach.items()))]
-    alone = [("alone", s, 0, m) for s, m in reach.items() if needs.alone]
-    return joint + alone + [("crossed", s, k, m) for s, m in reach.items() for k in range(needs.shuffles)]
-
-# %% ../nbs/04_bipartite.ipynb #c8239d90
-def _score_batch(
-    scorer: Scorer, windows: Windows, partners: np.ndarray, needs: Needs, reach: dict[int, int], rows: range
-) -> pl.DataFrame:
-    "One shard: the three kinds of passes for some windows; columns window, kind, split, shuffle, logprobs."
-    (_, _, _, longest), *others = passes = _passes(reach, needs)
-    tokens, of = windows.tokens[:, :longest], partners[list(rows)]
-    read = lambda kind, k: list(rows) if kind == "alone" else of[:, k]
-    after = [Continuation(s * (kind != "alone"), tokens[read(kind, k), s : s + m]) for kind, s, k, m in others]
-    joint, continued = scorer.logprobs(tokens[list(rows)], after)
-    frames = []
-    for (kind, s, k, m), logprobs in zip(passes, _checked_nats(scorer, passes, rows, [joint, *continued])):
-        columns = dict(window=list(rows), kind=kind, split=s, shuffle=k, logprobs=list(logprobs.cpu().float().numpy()))
-        frames.append(pl.DataFrame(columns, schema_overrides=_SHARD))
-    return pl.concat(frames)
-
-# %% ../nbs/04_bipartite.ipynb #db06ce15
-def _checked_nats(scorer: Scorer, passes: list[tuple], rows: range, nats: list[torch.Tensor]) -> list[torch.Tensor]:
-    "What a scorer returned, refused where it cannot be log-probabilities of what it was given."
-    expected, found = [(len(rows), m) for *_, m in passes], [tuple(logprobs.shape) for logprobs in nats]
-    if found != expected:
-        raise ValueError(f"'{scorer.name}' returned log-probabilities of shapes {found}, expected {expected}")
-    for (kind, s, *_), logprobs in zip(passes, nats):
-        where = f"for windows {rows.start}…{rows.stop - 1} ({kind}, split {s})"
-        if logprobs.isnan().any():
-            raise FloatingPointError(f"'{scorer.name}' returned NaN {where}")
-        if (logprobs > 0.01).any():  # more than rounding
-            raise ValueError(
-                f"'{scorer.name}' returned a log-probability of {logprobs.max():.4g} nats {where}: a probability is at most 1"
-            )
-    return nats
-
 # %% ../nbs/04_bipartite.ipynb #a7ec4a0d
 @checked
 def measure_bipartite(
@@ -195,13 +153,16 @@ def measure_bipartite(
     shuffles: Annotated[int, Between(0)] = 1,  # partners of each window; 0: no crossed passes
     alone: bool = True,  # read each Y by itself; False: for estimates that do without
     store: str | Path | None = None,  # folder to fill and resume from; None: nothing is kept
-    batch_size: Count = 8,  # windows scored at once; one batch is one shard
+    batch_size: Count
+    | Literal["auto"] = 8,  # windows scored at once, one shard; auto: as many of 32 as fit into memory
     rank: int = 0,  # which of `world_size` processes this is
     world_size: Count = 1,  # how many processes fill the store together
 ) -> BipartiteScores:
     "Score every window jointly, alone and crossed; resume where an earlier start stopped."
     plan = blocks(list(lengths), ratios)
     _check_measurable(scorer, windows, plan, rank, world_size, store)
+    at_once = AtOnce(halves=batch_size == "auto")
+    batch_size = AUTO if batch_size == "auto" else batch_size
     counts = _counts(lengths, ratios, len(windows))
     plan = plan.with_columns(windows=pl.Series([counts[r, L] for r, L, _ in plan.iter_rows()]))
     group, partners = groups_of(windows.documents, shuffles)
@@ -213,11 +174,19 @@ def measure_bipartite(
         shelf = Store(store if store is not None else scratch, work)
         _read_scores(shelf, shards)  # damaged shards are named before hours are spent on missing ones
         mine = {key: shard for i, (key, shard) in enumerate(shards.items()) if i % world_size == rank}
-        _fill(shelf, mine, scorer, windows, group, partners)
+        _fill(shelf, mine, scorer, windows, group, partners, at_once)
         return load_scores(shelf.folder)
 
-
-def _fill(shelf: Store, shards: dict, scorer: Scorer, windows: Windows, group: np.ndarray, partners: np.ndarray):
+# %% ../nbs/04_bipartite.ipynb #9c2fbec9
+def _fill(
+    shelf: Store,
+    shards: dict,
+    scorer: Scorer,
+    windows: Windows,
+    group: np.ndarray,
+    partners: np.ndarray,
+    at_once: AtOnce,
+):
     "Score the shards that are missing."
     missing = {key for key in ("windows", *shards) if key not in shelf}
     if missing:
@@ -232,7 +201,7 @@ def _fill(shelf: Store, shards: dict, scorer: Scorer, windows: Windows, group: n
         for key in filter(missing.__contains__, shards):
             rows, reach = shards[key]
             if key not in shelf:  # a process that does the same work may have been faster
-                shelf.write(key, _score_batch(scorer, windows, partners, _needs(shelf), reach, rows))
+                shelf.write(key, score_shard(scorer, windows, partners, _needs(shelf), reach, rows, at_once))
             bar.update(len(rows))
 
 # %% ../nbs/04_bipartite.ipynb #11a2fc62
@@ -293,8 +262,8 @@ def _check_groups(plan: pl.DataFrame, group: np.ndarray):
 # %% ../nbs/04_bipartite.ipynb #7a089ae5
 def _shard_fault(table: pl.DataFrame, rows: range, reach: dict[int, int], needs: Needs) -> str | None:
     "What is wrong with the scores of some windows."
-    expected = [(window, *one) for one in _passes(reach, needs) for window in rows]
-    if table.schema != _SHARD or table.with_columns(pl.col("logprobs").list.len()).rows() != expected:
+    expected = [(window, *one) for one in passes_of(reach, needs) for window in rows]
+    if table.schema != SHARD or table.with_columns(pl.col("logprobs").list.len()).rows() != expected:
         return f"it does not hold every pass of windows {rows.start}…{rows.stop - 1}, once each and nothing else"
     nats = table["logprobs"].explode()
     if nats.null_count() or nats.is_nan().any():

@@ -104,6 +104,7 @@ class Wanted:
     attn_implementation: str | None
     revision: str | None
     trust_remote_code: bool
+    compile: bool = False
 
     @property
     def path(self) -> Path:
@@ -130,7 +131,8 @@ def load_language_model(
         raise ValueError(
             f"model '{wanted.model}' lacks weights ({missing}…): its files are not a causal language model's"
         )
-    scorer = LanguageModel(network if wanted.device_map else network.to(wanted.device), tokenizer, wanted.model, start)
+    network = network if wanted.device_map else network.to(wanted.device)
+    scorer = LanguageModel(network, tokenizer, wanted.model, start, wanted.compile)
     probe(scorer)
     return scorer.with_bos(_bos(next(iter(bos_costs(scorer))), tokenizer)) if wanted.bos == "auto" else scorer
 
@@ -205,11 +207,20 @@ def load_scorer(
     attn_implementation: str | None = None,  # "sdpa", "eager", "flash_attention_2"…
     revision: str | None = None,  # branch, tag or commit on the Hub
     trust_remote_code: bool = False,  # run code that comes with the model
+    compile: bool = False,  # translate the body for the device first: slow to begin, then faster
 ) -> Scorer:  # of the kinds in SCHEMES so far, a LanguageModel
     "Any causal language model as a scorer, probed and with its BOS chosen."
     place = known_device(device)
     wanted = Wanted(
-        str(model), place, known_dtype(dtype, place), bos, device_map, attn_implementation, revision, trust_remote_code
+        str(model),
+        place,
+        known_dtype(dtype, place),
+        bos,
+        device_map,
+        attn_implementation,
+        revision,
+        trust_remote_code,
+        compile,
     )
     if not wanted.model.strip():
         raise ValueError(

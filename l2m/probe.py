@@ -9,12 +9,12 @@ __all__ = ['probe']
 import copy
 from contextlib import contextmanager
 
-import psutil
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from .arguments import checked
+from .devices import free_bytes
 from .scoring import LanguageModel, check_finite
 from .testing import read_in_parts, with_another_end
 
@@ -24,9 +24,9 @@ _SUMS = {torch.float32: 8, torch.float64: 8}  # units in the last place that a s
 
 
 @contextmanager
-def _nudged(model: PreTrainedModel):
+def _nudged(model: PreTrainedModel, seed: int):
     "Within: every part of the model hands on its output moved by a unit of rounding, up or down."
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
 
     def nudge(part, inputs, output):
         if isinstance(output, Tensor) and output.is_floating_point():
@@ -52,14 +52,18 @@ def _plain_logprobs(scorer: LanguageModel, ids: Tensor) -> Tensor:
     return logprobs
 
 
+def _is_half(scorer: LanguageModel) -> bool:
+    return scorer.dtype in (torch.bfloat16, torch.float16)
+
+
 def _in_float32(scorer: LanguageModel) -> LanguageModel | None:
     "The same scorer in single precision, if it is in half and there is room."
     model, device = scorer.model, scorer.device
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     spread = len({p.device for p in model.parameters()}) > 1
-    if scorer.dtype not in (torch.bfloat16, torch.float16) or spread or 8 * model.num_parameters() > free:
+    if not _is_half(scorer) or spread or 8 * model.num_parameters() > free_bytes(device):
         return None
     other = copy.copy(scorer)
+    other.direct, other.compiled = None, None
     try:
         other.model, other.dtype = copy.deepcopy(model).float(), torch.float32
         _plain_logprobs(other, torch.zeros(1, 2, dtype=torch.long, device=device))
@@ -68,50 +72,98 @@ def _in_float32(scorer: LanguageModel) -> LanguageModel | None:
     return other
 
 # %% ../nbs/03_probe.ipynb #1975a294
-def _rounding(scorer: LanguageModel, ids: Tensor, truth: Tensor) -> Tensor:
+def _rounding(scorer: LanguageModel, ids: Tensor, truth: Tensor, exact: Tensor | None) -> Tensor:
     "Mean size of what rounding does to log-probabilities [batch, n - 1], in nats."
-    with _nudged(scorer.model):
-        moved = (_plain_logprobs(scorer, ids) - truth).abs().mean()
-    return moved + torch.finfo(torch.float32).eps * truth.abs().mean()  # the last step, the softmax, is in float32
+    moved = [] if exact is None else [(truth - exact).abs().mean()]
+    for seed in range(3 if exact is None and _is_half(scorer) else 1):
+        with _nudged(scorer.model, seed):
+            moved.append((_plain_logprobs(scorer, ids) - truth).abs().mean())
+    return max(moved) + torch.finfo(torch.float32).eps * truth.abs().mean()  # the last step, the softmax, is in float32
 
 
-def _ways_agree(scorer: LanguageModel, ids: Tensor) -> bool:
+def _ways_agree(scorer: LanguageModel, ids: Tensor, exact: Tensor | None) -> bool:
     "Whether scores in one piece and in two are the model's own, up to rounding."
     half, truth = ids.shape[1] // 2, _plain_logprobs(scorer, ids)
     whole, first, second = read_in_parts(scorer, ids, half)
     pairs = [(whole[:, 1:], truth), (first[:, 1:], truth[:, : half - 1]), (second, truth[:, half - 1 :])]
-    tolerance = _ROUNDINGS * _rounding(scorer, ids, truth)
+    tolerance = _ROUNDINGS * _rounding(scorer, ids, truth, exact)
     return all((a - b).abs().mean() <= tolerance for a, b in pairs)
 
 
-def _sees_the_future(scorer: LanguageModel, ids: Tensor) -> bool:
-    "Whether the first half's log-probabilities change with the second half."
-    half, truth = ids.shape[1] // 2, _plain_logprobs(scorer, ids)
-    other = with_another_end(ids, (ids + 1) % scorer.vocabulary, half)
-    change = (_plain_logprobs(scorer, other) - truth)[:, : half - 1].abs().mean()
-    return bool(change > _ROUNDINGS * _rounding(scorer, ids, truth))
+def _slope_from_the_future(scorer: LanguageModel, ids: Tensor) -> bool | None:
+    "Whether the first half's log-probabilities have a slope in the second half's embeddings; None: it cannot be taken."
+    half, embedded = ids.shape[1] // 2, []
+
+    def follow(part, inputs, output):
+        embedded.append(output.detach().requires_grad_())
+        return embedded[-1].clone()  # which may be written into
+
+    hook = scorer.model.get_input_embeddings().register_forward_hook(follow)
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            first = _plain_logprobs(scorer, ids.clone())[:, : half - 1]
+            slopes = torch.autograd.grad(first.sum(), embedded, allow_unused=True)
+    except Exception:  # kernels without derivatives
+        return None
+    finally:
+        hook.remove()
+    later = [slope[:, half - ids.shape[1] :] for slope in slopes if slope is not None and slope.ndim == 3]
+    return any(bool(slope.nan_to_num().count_nonzero()) for slope in later) if later else None
+
+
+def _sees_the_future(scorer: LanguageModel, twin: LanguageModel | None, ids: Tensor) -> bool:
+    "Whether the first half's log-probabilities depend on the second half; the twin is the same in single precision."
+    slopes = [_slope_from_the_future(one, ids) for one in (scorer, twin) if one is not None]
+    judge = scorer if twin is None else twin
+    if any(slopes) or (False in slopes and _is_half(judge)):
+        return any(slopes)
+    half, truth = ids.shape[1] // 2, _plain_logprobs(judge, ids)
+    other = with_another_end(ids, (ids + 1) % judge.vocabulary, half)
+    change = (_plain_logprobs(judge, other) - truth)[:, : half - 1].abs().mean()
+    return bool(change > _ROUNDINGS * _rounding(judge, ids, truth, None))
 
 # %% ../nbs/03_probe.ipynb #df9b6e2a
+_NOT_CAUSAL = "'{}' is not causal, it sees the future: it cannot be used as a scorer"
+
+
 @checked
 @torch.inference_mode()
 def probe(scorer: LanguageModel):
     "Check a scorer against its model's own output on random tokens; give up state reuse where the model cannot do it."
     n = max(4, min(24, (scorer.context_limit or 25) - 1))
     ids = torch.randint(scorer.vocabulary, (2, n), generator=torch.Generator().manual_seed(0)).to(scorer.device)
-    probed = [one for one in (scorer, _in_float32(scorer)) if one is not None]
+    pass_tokens, scorer.pass_tokens = scorer.pass_tokens, 0  # on a walk first
+    twin = _in_float32(scorer)
+    probed = [scorer] if twin is None else [scorer, twin]
+    if twin is None and _is_half(scorer) and _slope_from_the_future(scorer, ids):
+        raise ValueError(_NOT_CAUSAL.format(scorer.name))  # rounding alone might hide it
     for scorer.reuses_state in (True, False):
         for one in probed:
             one.reuses_state = scorer.reuses_state
         try:
-            if all(_ways_agree(one, ids) for one in probed):
-                return
+            exact = None if twin is None else _plain_logprobs(twin, ids)
+            if all(_ways_agree(one, ids, exact if one is scorer else None) for one in probed):
+                return _probe_side_by_side(scorer, ids, exact, pass_tokens)
         except Exception as error:  # with state reuse: a cache of its own kind, or none
-            if not scorer.reuses_state and isinstance(error, FloatingPointError):
-                raise
-            if not scorer.reuses_state:
-                reason = f"{type(error).__name__}: {error}"
-                raise ValueError(f"'{scorer.name}' cannot be run on {n} random tokens: {reason}") from error
-    if any(_sees_the_future(one, ids) for one in probed):
-        raise ValueError(f"'{scorer.name}' is not causal, it sees the future: it cannot be used as a scorer")
+            _tell(scorer, n, error)
+    if _sees_the_future(scorer, twin, ids):
+        raise ValueError(_NOT_CAUSAL.format(scorer.name))
     reason = "gives other log-probabilities where a text is cut, or not those of its hidden states"
     raise ValueError(f"'{scorer.name}' {reason}: it cannot be used as a scorer")
+
+
+def _tell(scorer: LanguageModel, n: int, error: Exception):
+    "What goes wrong without state reuse is the model's own fault."
+    if scorer.reuses_state:
+        return
+    if isinstance(error, FloatingPointError):
+        raise error
+    reason = f"{type(error).__name__}: {error}"
+    raise ValueError(f"'{scorer.name}' cannot be run on {n} random tokens: {reason}") from error
+
+
+def _probe_side_by_side(scorer: LanguageModel, ids: Tensor, exact: Tensor | None, pass_tokens: int):
+    "Let a scorer read short texts side by side, if that changes nothing."
+    scorer.pass_tokens = pass_tokens
+    if pass_tokens and not _ways_agree(scorer, ids, exact):
+        scorer.pass_tokens = 0

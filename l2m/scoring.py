@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import wraps
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from . import moved
 from .arguments import checked, fits
+from .branches import State, branch, padded, side_by_side
+from .heads import body_of, is_direct, target_logprobs
 from .interface import Continuation, Scorer
 from .stores import fingerprint
 
@@ -118,67 +120,6 @@ class SequenceScorer(ABC):
         "Nothing beside the scorer itself decides its numbers."
         return {}
 
-# %% ../nbs/03_scoring.ipynb #d52b325c
-class _State(NamedTuple):
-    "What a language model carries from the tokens it has read."
-
-    read: Tensor  # [batch, t] the tokens themselves, BOS included
-    cache: DynamicCache  # keys and values, recurrent and convolution states
-    last: Tensor | None  # [batch, 1, hidden] the hidden vector that predicts the next token; None before the first
-
-# %% ../nbs/03_scoring.ipynb #2a3ab563
-_LOGITS_AT_ONCE = 2**24  # entries of the [rows, vocabulary] table held at a time: 64 MiB in float32
-
-
-def _body_of(model: PreTrainedModel) -> PreTrainedModel:
-    "The part of a language model that turns tokens into hidden vectors."
-    for part in (model.get_decoder(), model.base_model, *model.children()):
-        if part is not model and isinstance(part, PreTrainedModel):
-            return part
-    raise ValueError(f"{type(model).__name__} has no body apart from its head: it cannot be used as a scorer")
-
-
-class _Body(tuple):
-    "Hidden vectors in the clothes of a model's body output: every other field is absent."
-
-    last_hidden_state = property(lambda self: self[0])
-
-    def __getattr__(self, name):
-        return None
-
-
-def _apply_head(
-    model: PreTrainedModel,
-    hidden: Tensor,  # [rows, hidden]
-) -> Tensor:  # [rows, vocabulary], in float32 or better
-    "The model's own logits of hidden vectors, with whatever scaling or capping it does."
-    body = _body_of(model)
-    own = vars(body).get("forward")
-    body.forward = lambda *_, **__: _Body([hidden[None]])
-    try:
-        logits = model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=hidden.device), use_cache=False).logits[0]
-    finally:
-        if own is None:
-            del body.forward
-        else:
-            body.forward = own
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-# %% ../nbs/03_scoring.ipynb #875fce19
-def _target_logprobs(
-    model: PreTrainedModel,
-    hidden: Tensor,  # [batch, n, hidden] vectors that predict the targets
-    targets: Tensor,  # [batch, n] token ids
-) -> Tensor:  # [batch, n] nats
-    "Log-probabilities of the targets; the [batch, n, vocabulary] table never exists."
-    rows, ids = hidden.flatten(0, 1), targets.flatten()
-    step = max(1, _LOGITS_AT_ONCE // model.config.get_text_config().vocab_size)
-    parts = []
-    for h, y in zip(rows.split(step), ids.split(step)):
-        logits = _apply_head(model, h)
-        parts.append(logits.gather(1, y[:, None])[:, 0] - logits.logsumexp(1))
-    return torch.cat(parts).view(targets.shape)
-
 # %% ../nbs/03_scoring.ipynb #7670a75e
 def _check_readable(scorer: "LanguageModel", contexts: Tensor, continuations: Sequence[Continuation]):
     "Refuse what the model cannot read, before it reads anything."
@@ -215,7 +156,7 @@ def _context_limit(config) -> int | None:
     ]
     original = [r.get("original_max_position_embeddings") for r in stretched]
     original += [getattr(config, "original_max_position_embeddings", None)] * bool(stretched)
-    limits = [n for n in (getattr(config, "max_position_embeddings", None), *original) if n]
+    limits = [n for n in (getattr(config, "max_position_embeddings", None), *original) if n and n > 0]
     return min(limits, default=None)
 
 
@@ -267,29 +208,39 @@ def _weights_fingerprint(model: PreTrainedModel) -> str:
     return fingerprint(*parts)
 
 # %% ../nbs/03_scoring.ipynb #1c80bcc8
-def _start_state(scorer: "LanguageModel", batch: int) -> _State:
+def _empty_state(scorer: "LanguageModel", batch: int) -> State:
+    "The state before anything."
+    nothing = torch.empty(batch, 0, dtype=torch.long, device=scorer.device)
+    return State(nothing, DynamicCache(config=scorer.model.config), None)
+
+
+def _start_state(scorer: "LanguageModel", batch: int) -> State:
     "The state after BOS, or before anything."
-    empty = _State(
-        torch.empty(batch, 0, dtype=torch.long, device=scorer.device), DynamicCache(config=scorer.model.config), None
-    )
+    empty = _empty_state(scorer, batch)
     if scorer.bos is None:
         return empty
     bos = torch.full((batch, 1), scorer.bos, device=scorer.device)
     hidden, cache = _read_on(scorer, empty, bos)
-    return _State(bos, cache, hidden[:, -1:])
+    return State(bos, cache, hidden[:, -1:])
 
 
-def _read_on(scorer: "LanguageModel", state: _State, tokens: Tensor) -> tuple[Tensor, DynamicCache]:
+def _read_on(scorer: "LanguageModel", state: State, tokens: Tensor) -> tuple[Tensor, DynamicCache]:
     "Hidden vectors of `tokens` [batch, n, hidden] read from a state, which the model moves on in place."
-    body = _body_of(scorer.model)
     if not scorer.reuses_state:
-        whole = body(torch.cat([state.read, tokens], 1), use_cache=False).last_hidden_state
+        whole = scorer.body(torch.cat([state.read, tokens], 1), use_cache=False).last_hidden_state
         return whole[:, -tokens.shape[1] :], state.cache
-    hidden = body(tokens, use_cache=True, **{_cache_argument(body): state.cache}).last_hidden_state
-    return hidden, state.cache
+    named = {_cache_argument(body_of(scorer.model)): state.cache}
+    return scorer.body(tokens, use_cache=True, **named).last_hidden_state, state.cache
 
 
-def _advance(scorer: "LanguageModel", state: _State, tokens: Tensor, goes_on: bool) -> tuple[Tensor, _State]:
+def _nats(scorer: "LanguageModel", hidden: Tensor, targets: Tensor) -> Tensor:  # [rows, hidden], [rows] -> [rows]
+    "Log-probabilities of targets, by the way that the first hidden vectors show to be the model's own."
+    if scorer.direct is None:
+        scorer.direct = is_direct(scorer.model, hidden)
+    return target_logprobs(scorer.model, hidden, targets, scorer.direct)
+
+
+def _advance(scorer: "LanguageModel", state: State, tokens: Tensor, goes_on: bool) -> tuple[Tensor, State]:
     "Log-probabilities of `tokens` [batch, n] read from a state, and the state after them if it `goes_on`."
     first = state.last is None
     read = tokens if goes_on else tokens[:, :-1]  # nobody asks what follows the last token
@@ -297,16 +248,100 @@ def _advance(scorer: "LanguageModel", state: _State, tokens: Tensor, goes_on: bo
     if read.shape[1]:
         new, cache = _read_on(scorer, state, read)
         hidden.append(new)
-        state = _State(torch.cat([state.read, read], 1), cache, new[:, -1:])
+        state = State(torch.cat([state.read, read], 1), cache, new[:, -1:])
     uniform = -math.log(scorer.vocabulary)
     if first and tokens.shape[1] == 1:
         return torch.full(tokens.shape, uniform, device=scorer.device), state
     predicting = torch.cat(hidden, 1)[:, : tokens.shape[1] - first]  # [batch, n or n-1, hidden]
-    logprobs = _target_logprobs(scorer.model, predicting, tokens[:, int(first) :])
-    if first:
-        logprobs = torch.nn.functional.pad(logprobs, (1, 0), value=uniform)
-    check_finite(scorer, logprobs)
-    return logprobs, state
+    targets = tokens[:, int(first) :]
+    logprobs = _nats(scorer, predicting.flatten(0, 1), targets.flatten()).view(targets.shape)
+    return torch.nn.functional.pad(logprobs, (int(first), 0), value=uniform), state
+
+# %% ../nbs/03_scoring.ipynb #3794ae39
+def _walk(scorer: "LanguageModel", contexts: Tensor, after: dict[int, Continuation]) -> dict[int, Tensor]:
+    "Log-probabilities of the contexts, read from split to split (under -1), and of continuations from branches there."
+    batch, end = contexts.shape
+    opening, state = [], _start_state(scorer, batch) if not scorer.pass_tokens else _empty_state(scorer, batch)
+    if scorer.pass_tokens and scorer.bos is not None:  # BOS is no pass of its own
+        opening = [torch.full((batch, 1), scorer.bos, device=scorer.device)]
+    here, parts, results = 0, [], {}
+    for split in sorted({c.split for c in after.values()} | {end}):
+        if split > here:
+            goes_on = split < end or any(c.split == end for c in after.values())
+            logprobs, state = _advance(scorer, state, torch.cat([*opening, contexts[:, here:split]], 1), goes_on)
+            parts.append(logprobs[:, len(opening) :])
+            here, opening = split, []
+        for i, c in after.items():
+            if c.split == split:
+                results[i] = _advance(scorer, branch(state), c.tokens, goes_on=False)[0]
+    return results | {-1: torch.cat(parts, 1)}
+
+# %% ../nbs/03_scoring.ipynb #3f70a98d
+def _read_whole(scorer: "LanguageModel", contexts: Tensor, group: Sequence[Continuation]) -> list[Tensor]:
+    "Log-probabilities of continuations, each read from BOS with the context before it, all in one pass."
+    bos = [] if scorer.bos is None else [torch.full_like(contexts[:, :1], scorer.bos)]
+    texts = [torch.cat([*bos, contexts[:, : c.split], c.tokens[:, :-1]], 1) for c in group]
+    asked = [min(text.shape[1], c.tokens.shape[1]) for text, c in zip(texts, group)]  # without BOS, all but the first
+    uniform = -math.log(scorer.vocabulary)
+    if not max(asked):
+        return [torch.full(c.tokens.shape, uniform, device=scorer.device) for c in group]
+    hidden = scorer.body(padded(texts), use_cache=False).last_hidden_state.split(len(contexts))
+    rows = [h[:, text.shape[1] - n : text.shape[1]].flatten(0, 1) for h, text, n in zip(hidden, texts, asked)]
+    targets = [c.tokens[:, c.tokens.shape[1] - n :] for c, n in zip(group, asked)]
+    nats = _nats(scorer, torch.cat(rows), torch.cat([t.flatten() for t in targets]))
+    parts = zip(nats.split([t.numel() for t in targets]), targets, group)
+    return [
+        torch.nn.functional.pad(part.view(t.shape), (c.tokens.shape[1] - t.shape[1], 0), value=uniform)
+        for part, t, c in parts
+    ]
+
+
+def _read_short(scorer: "LanguageModel", contexts: Tensor, short: dict[int, Continuation]) -> dict[int, Tensor]:
+    "Log-probabilities of continuations that are read whole, in as few passes as pays."
+    keys, batch = list(short), len(contexts)
+    lengths = [c.split + c.tokens.shape[1] for c in short.values()]
+    most = max(scorer.pass_tokens, batch * contexts.shape[1])  # no pass is larger than that over the contexts
+    results = {}
+    for group in side_by_side(lengths, batch, scorer.pass_tokens, most):
+        found = _read_whole(scorer, contexts, [short[keys[i]] for i in group])
+        results |= {keys[i]: logprobs for i, logprobs in zip(group, found)}
+    return results
+
+# %% ../nbs/03_scoring.ipynb #2fd14d0a
+def _pass_tokens(model: PreTrainedModel) -> int:
+    "Tokens that a GPU reads in the time of one more pass."
+    return min(2**13, 2**41 // max(1, model.num_parameters()))
+
+
+def _on_device(ids: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    "Token ids on the device, sent in one piece."
+    if device.type != "cuda" or any(t.device.type != "cpu" for t in ids):
+        return [t.to(device, torch.long) for t in ids]
+    sent = torch.cat([t.long().flatten() for t in ids]).pin_memory().to(device, non_blocking=True)
+    return [part.view(t.shape) for part, t in zip(sent.split([t.numel() for t in ids]), ids)]
+
+
+def _is_short(scorer: "LanguageModel", c: Continuation) -> bool:
+    "Whether to read it with its context costs less than to stop there and branch."
+    cheap = not scorer.reuses_state or len(c.tokens) * c.split <= scorer.pass_tokens
+    return bool(scorer.pass_tokens) and cheap
+
+
+def _score(
+    scorer: "LanguageModel", contexts: Tensor, continuations: Sequence[Continuation]
+) -> tuple[Tensor, list[Tensor]]:
+    "What `logprobs` returns, of tokens that can be read."
+    contexts, *tokens = _on_device([contexts, *(c.tokens for c in continuations)], scorer.device)
+    after = {i: Continuation(c.split, t) for i, (c, t) in enumerate(zip(continuations, tokens))}
+    short = {i: c for i, c in after.items() if _is_short(scorer, c)}
+    walked = {i: c for i, c in after.items() if i not in short}
+    if scorer.pass_tokens and not walked:
+        short, found = short | {-1: Continuation(0, contexts)}, {}
+    else:
+        found = _walk(scorer, contexts, walked)
+    found |= _read_short(scorer, contexts, short)
+    check_finite(scorer, torch.cat([logprobs.flatten() for logprobs in found.values()]))
+    return found[-1], [found[i] for i in after]
 
 # %% ../nbs/03_scoring.ipynb #84c171af
 class LanguageModel:
@@ -319,13 +354,16 @@ class LanguageModel:
         tokenizer: PreTrainedTokenizerBase | None,  # the model's; None: only token ids are scored
         name: str,
         bos: int | None,  # token id put before every sequence
+        compile: bool = False,  # translate the body for the device first: slow to begin, then faster
     ):
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
         self.vocabulary = model.config.get_text_config().vocab_size
         self.bos = self._known(bos)
         self.context_limit = _context_limit(model.config.get_text_config())
         self.device, self.dtype = model.get_input_embeddings().weight.device, model.dtype
-        self.reuses_state = True
+        self.reuses_state, self.direct = True, None  # both are found out
+        self.pass_tokens = _pass_tokens(model) if self.device.type == "cuda" else 0
+        self.compiled = torch.compile(body_of(model), dynamic=True) if compile else None
         self.fingerprint = _weights_fingerprint(model)
 
     @checked
@@ -333,26 +371,19 @@ class LanguageModel:
     def logprobs(self, contexts: Tensor, continuations: Sequence[Continuation] = ()) -> tuple[Tensor, list[Tensor]]:
         "The `Scorer` method; results stay on the model's device."
         _check_readable(self, contexts, continuations)
-        contexts = contexts.to(self.device, torch.long)
-        state, parts, results = _start_state(self, len(contexts)), [], [None] * len(continuations)
-        here, end = 0, contexts.shape[1]
-        splits = sorted({c.split for c in continuations} | {end})
-        for split in splits:
-            if split > here:
-                goes_on = split < end or any(c.split == end for c in continuations)
-                logprobs, state = _advance(self, state, contexts[:, here:split], goes_on)
-                parts.append(logprobs)
-                here = split
-            for i, c in enumerate(continuations):
-                if c.split == split:
-                    branch = state._replace(cache=copy.deepcopy(state.cache))
-                    results[i] = _advance(self, branch, c.tokens.to(self.device, torch.long), goes_on=False)[0]
-        return torch.cat(parts, 1), results
+        return _score(self, contexts, continuations)
 
-    def provenance(self) -> dict[str, str]:
-        "The precision, the kernel of attention and the kind of device."
+    @property
+    def body(self) -> Any:
+        "What turns tokens into hidden vectors."
+        return body_of(self.model) if self.compiled is None else self.compiled
+
+    def provenance(self) -> dict[str, Any]:
+        "The precision, the kernel of attention and the kind of device; whether the body was compiled, if it was."
         attention = self.model.config._attn_implementation
-        return dict(dtype=str(self.dtype).removeprefix("torch."), attention=attention, device=self.device.type)
+        return dict(dtype=str(self.dtype).removeprefix("torch."), attention=attention, device=self.device.type) | (
+            {} if self.compiled is None else dict(compiled=True)
+        )
 
     @checked
     def with_bos(self, bos: int | None) -> "LanguageModel":

@@ -848,3 +848,62 @@ def test_killed_at_any_step_of_writing_nothing_is_half_there(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 12
+
+
+class Narrow(PolyaUrn):
+    "An urn with room for some windows at a time."
+
+    def __init__(self, room):
+        self.room, self.asked = room, []
+
+    def logprobs(self, contexts, continuations=()):
+        self.asked.append(len(contexts))
+        if len(contexts) > self.room:
+            raise torch.OutOfMemoryError(f"no room for {len(contexts)} windows")
+        return super().logprobs(contexts, continuations)
+
+
+def test_a_batch_finds_its_size_and_changes_nothing(tmp_path):
+    "Neither numbers nor shards nor parameters; a store may be filled by one and gone on with by another."
+    windows, options = urn_windows(70, 16, 0), dict(lengths=[8, 16])
+    fixed = measure_bipartite(PolyaUrn(), windows, **options, batch_size=32, store=tmp_path / "fixed")
+    for room in (1, 3, 8, 100):
+        narrow, store = Narrow(room), tmp_path / str(room)
+        found = measure_bipartite(narrow, windows, **options, batch_size="auto", store=store)
+        assert bipartite_mi(found).equals(bipartite_mi(fixed)) and found.parameters == fixed.parameters
+        assert {p.name: p.read_bytes() for p in store.iterdir()} == {
+            p.name: p.read_bytes() for p in (tmp_path / "fixed").iterdir()
+        }
+        assert max(narrow.asked[-2:]) <= room  # halved for good
+    (tmp_path / "8" / "scores-000032.parquet").unlink()
+    again = measure_bipartite(PolyaUrn(), windows, **options, batch_size=32, store=tmp_path / "8")
+    assert bipartite_mi(again).equals(bipartite_mi(fixed))
+
+
+def test_no_room_at_all_is_an_error():
+    windows = urn_windows(8, 8, 0)
+    with pytest.raises(torch.OutOfMemoryError, match="no room for 1 windows"):
+        measure_bipartite(Narrow(0), windows, lengths=[8], batch_size="auto")
+    with pytest.raises(torch.OutOfMemoryError, match="no room for 4 windows"):
+        measure_bipartite(Narrow(2), windows, lengths=[8], batch_size=4)
+    with pytest.raises(ValueError, match="batch_size is 'most'"):
+        measure_bipartite(PolyaUrn(), windows, lengths=[8], batch_size="most")
+
+
+def test_a_batch_of_another_size_moves_a_language_model_by_rounding_only():
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=60, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+    scorer = LanguageModel(LlamaForCausalLM(LlamaConfig(**sizes)), None, "llama", 0)
+    windows = windows_of(torch.randint(60, (12, 32), generator=torch.Generator().manual_seed(0)))
+    whole = measure_bipartite(scorer, windows, lengths=[8, 16, 32], batch_size="auto")
+    plain = scorer.logprobs
+    scorer.logprobs = lambda contexts, after=(): plain(contexts, after) if len(contexts) < 4 else _no_room()
+    halved = measure_bipartite(scorer, windows, lengths=[8, 16, 32], batch_size="auto")
+    np.testing.assert_allclose(halved.joint, whole.joint, atol=1e-5)
+    for split in whole.crossed:
+        np.testing.assert_allclose(halved.crossed[split], whole.crossed[split], atol=1e-5)
+        np.testing.assert_allclose(halved.alone[split], whole.alone[split], atol=1e-5)
+
+
+def _no_room():
+    raise torch.OutOfMemoryError("no room")

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -28,6 +29,8 @@ from transformers import (
     Mamba2ForCausalLM,
     MambaConfig,
     MambaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     ModernBertDecoderConfig,
     ModernBertDecoderForCausalLM,
     OPTConfig,
@@ -37,8 +40,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from l2m import scoring
+import l2m.probe as probing
+from l2m import heads, scoring
 from l2m.expansion import dequantized, embedded_smollm2
+from l2m.heads import is_direct, target_logprobs
 from l2m.interface import Continuation
 from l2m.loading import SCHEMES, Scheme, bos_candidates, bos_costs, load_scorer
 from l2m.probe import probe
@@ -177,7 +182,7 @@ def test_batches_do_not_matter(build):
 def test_the_head_in_chunks_is_the_head(monkeypatch):
     scorer, contexts = scorer_of(gemma2), text(1, 3, 30)
     whole = scorer.logprobs(contexts)[0]
-    monkeypatch.setattr(scoring, "_LOGITS_AT_ONCE", 5 * VOCABULARY)
+    monkeypatch.setattr(heads, "_LOGITS_AT_ONCE", 5 * VOCABULARY)
     torch.testing.assert_close(scorer.logprobs(contexts)[0], whole, rtol=0, atol=1e-5)
 
 
@@ -797,3 +802,125 @@ def test_the_table_of_logits_never_exists():
     "At 8,192 tokens the [length, vocabulary] table alone would take 1.5 GiB; peak memory grows by far less."
     result = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
     assert float(result.stdout) < 1.0  # GiB
+
+
+# Heads
+
+
+def test_a_direct_head_is_the_models_own_to_the_bit():
+    torch.manual_seed(0)
+    hidden, targets = torch.randn(40, 32), text(1, 1, 40)[0]
+    for build in (gpt2, llama, gemma2, falcon_h1, mamba2):
+        model = build()
+        with torch.inference_mode():
+            assert is_direct(model, hidden), build
+            both = [target_logprobs(model, hidden, targets, direct) for direct in (False, True)]
+        assert torch.equal(*both)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_head_that_does_more_is_run_as_it_stands(dtype):
+    "Its scale, its cap or its mask stands nowhere; the score is the plain loop's all the same."
+
+    def secret(change):
+        class Secret(LlamaForCausalLM):
+            def forward(self, *args, **kwargs):
+                output = super().forward(*args, **kwargs)
+                output.logits = change(output.logits)
+                return output
+
+        torch.manual_seed(0)
+        return sharpen(Secret(LlamaConfig(**SIZES, **ATTENTION)).to(dtype))
+
+    changes = [
+        lambda logits: logits * 0.9,
+        lambda logits: 3 * torch.tanh(logits / 3),
+        lambda logits: logits + torch.arange(VOCABULARY, dtype=dtype) / VOCABULARY,
+    ]
+    for change in changes:
+        model = secret(change)
+        scorer = LanguageModel(model, None, "secret", 1)
+        found = scorer.logprobs(text(1, 2, 20))[0]
+        assert scorer.direct is False
+        with torch.inference_mode():
+            logits = model(torch.cat([torch.ones(2, 1, dtype=torch.long), text(1, 2, 20)[:, :-1]], 1)).logits.float()
+        truth = logits.log_softmax(-1).gather(-1, text(1, 2, 20)[..., None])[..., 0]
+        torch.testing.assert_close(found, truth, rtol=0, atol=1e-5 if dtype == torch.float32 else 0.1)
+
+
+def test_a_cap_above_small_logits_is_noticed():
+    torch.manual_seed(0)
+
+    class Capped(LlamaForCausalLM):
+        def forward(self, *args, **kwargs):
+            output = super().forward(*args, **kwargs)
+            output.logits = 5 * torch.tanh(output.logits / 5)
+            return output
+
+    with torch.inference_mode():
+        assert not is_direct(Capped(LlamaConfig(**SIZES, **ATTENTION)), torch.randn(20, 32))
+
+
+def test_a_compiled_body_gives_the_same_and_says_so(monkeypatch):
+    plain = scorer_of(llama)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    compiled = LanguageModel(plain.model, None, "llama", 1, compile=True)
+    after = [Continuation(7, text(3, 2, 5))]
+    for a, b in zip(
+        *([read, *found] for read, found in (s.logprobs(text(1, 2, 20), after) for s in (plain, compiled)))
+    ):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+    assert compiled.provenance() == plain.provenance() | {"compiled": True} and "compiled" not in plain.provenance()
+    assert compiled.fingerprint == plain.fingerprint
+
+
+# Rounding and the future
+
+
+def deep(layers=32, scale=8):
+    model = LlamaForCausalLM(LlamaConfig(**(SIZES | dict(num_hidden_layers=layers)), **ATTENTION))
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.ndim > 1:
+                p.mul_(scale)
+    return model
+
+
+def mixtral():
+    return MixtralForCausalLM(MixtralConfig(**SIZES, **ATTENTION, num_local_experts=8, num_experts_per_tok=2))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("build", [gpt2, llama, gemma2, mamba2, falcon_h1, mixtral, deep])
+def test_a_causal_model_in_half_precision_is_causal(build, dtype, monkeypatch):
+    "Many seeds, deep models and mixtures of experts; also where there is no room for a copy in single precision."
+    for seed in range(1 if build is deep else 3):
+        torch.manual_seed(seed)
+        model = build() if build is deep else sharpen(build())
+        for copies in (True, False):
+            with monkeypatch.context() as narrow:
+                if not copies:
+                    narrow.setattr(probing, "free_bytes", lambda device: 0)
+                probe(scorer := LanguageModel(model.to(dtype), None, f"{build.__name__} {seed}", 1))
+                ids = text(seed, 2, 24)
+                assert not probing._sees_the_future(scorer, probing._in_float32(scorer), ids)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_acausal_model_without_a_copy_is_refused(dtype, monkeypatch):
+    monkeypatch.setattr(probing, "free_bytes", lambda device: 0)
+    for seed in range(4):
+        for build in (bert, gemma3_both_ways):
+            torch.manual_seed(seed)
+            with pytest.raises(ValueError, match="is not causal, it sees the future"):
+                probe(LanguageModel(build().to(dtype), None, "both ways", 1))
+
+
+def test_the_future_may_come_in_by_a_choice():
+    "The parity of the last token decides a sign: no slope, and yet no causal model."
+    torch.manual_seed(0)
+    model = sharpen(llama())
+    embed = model.model.embed_tokens
+    embed.register_forward_hook(lambda part, args, output: output * (1 - 2 * (args[0][:, -1:, None] % 2)))
+    with pytest.raises(ValueError, match="is not causal, it sees the future"):
+        probe(LanguageModel(model, None, "choosy", 1))

@@ -20,8 +20,9 @@ from torch import nn
 
 from .arguments import Between, Count, as_array, checked
 from .interface import Task
+from .plans import Plan, identity
 from .stores import Store, fingerprint
-from .training import Plan, evaluate, identity, train
+from .training import evaluate, train
 
 # %% ../nbs/10_study.ipynb #10-training-035
 @checked

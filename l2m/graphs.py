@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BRANCHES', 'Body', 'REHEARSALS', 'ahead', 'Recorder', 'CudaGraphs', 'recorder_of', 'captured']
 
-# %% ../nbs/10_graphs.ipynb #36da935a
+# %% ../nbs/10_graphs.ipynb #0e1d47e1
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import masking_utils
 
-# %% ../nbs/10_graphs.ipynb #4bb16233
+# %% ../nbs/10_graphs.ipynb #8254b160
 BRANCHES = 16  # streams for steps beside each other; more steps than that share them
 
 
@@ -45,7 +45,7 @@ def ahead(
 
     return result
 
-# %% ../nbs/10_graphs.ipynb #5ebeafd6
+# %% ../nbs/10_graphs.ipynb #4a760a67
 Body = Callable[[], None]  # a step, on fixed tensors
 
 
@@ -83,7 +83,7 @@ def _no_waiting() -> Iterator[None]:
     finally:
         torch.cuda.set_sync_debug_mode(before)
 
-# %% ../nbs/10_graphs.ipynb #58e642b3
+# %% ../nbs/10_graphs.ipynb #42517f01
 class CudaGraphs:
     "Records with CUDA."
 
@@ -110,7 +110,7 @@ def recorder_of(device: torch.device) -> Recorder | None:
     "What records steps on this device; None: nothing does."
     return CudaGraphs(device) if device.type == "cuda" else None
 
-# %% ../nbs/10_graphs.ipynb #077b9b91
+# %% ../nbs/10_graphs.ipynb #af94bd1e
 @contextmanager
 def _asked(answer: Callable) -> Iterator[None]:
     "Let `answer(ask, positions)` tell transformers how sequences are packed; `ask` is what it does itself."
@@ -141,7 +141,7 @@ def _recording(recorder: Recorder, bodies: Sequence[Body]) -> Body:
         recorder.rehearse(bodies, strict=True)
         return recorder.record(bodies)
 
-# %% ../nbs/10_graphs.ipynb #7211436a
+# %% ../nbs/10_graphs.ipynb #5d4627de
 def captured(
     bodies: Sequence[Body],  # steps that depend on nothing but tensors, always the same ones
     kept: Sequence[Tensor],  # all that the steps change: weights, averages

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Plan', 'generator_of', 'identity', 'trained', 'averages', 'Checkpoint', 'checkpoint_in']
 
-# %% ../nbs/10_plans.ipynb #9df4d84e
+# %% ../nbs/10_plans.ipynb #37032490
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -21,7 +21,7 @@ from .devices import known_device
 from .interface import Task
 from .stores import BLANK_SEAL, check_stamp, fingerprint, stamp, versions, writable, write_atomically
 
-# %% ../nbs/10_plans.ipynb #b01fb00d
+# %% ../nbs/10_plans.ipynb #f0f005eb
 @checked
 @dataclass(frozen=True)
 class Plan:
@@ -66,7 +66,7 @@ def generator_of(device: str | torch.device, *place: int | str) -> torch.Generat
     device = known_device(device) if isinstance(device, str) else device
     return torch.Generator(device).manual_seed(int(fingerprint(json.dumps(place)), 16) >> 1)
 
-# %% ../nbs/10_plans.ipynb #fe25b186
+# %% ../nbs/10_plans.ipynb #d88a58d3
 _LATER = ("bulk", "tf32")  # settings that plans did not always have
 
 
@@ -78,7 +78,7 @@ def identity(model: nn.Module, task: Task, plan: Plan) -> dict[str, Any]:
     shape = {"model": type(model).__name__, "config": fingerprint(model.config.to_json_string())}
     return settings | task.describe() | shape | versions("torch", "transformers")
 
-# %% ../nbs/10_plans.ipynb #44575c29
+# %% ../nbs/10_plans.ipynb #cd25b85f
 def trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     "Names and parameters that training changes."
     return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -92,7 +92,7 @@ def averages(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, to
             optimizer.state[p] = {"step": torch.zeros((), dtype=torch.float32, device=p.device)} | zeros
     return {f"{k} {name}": v for name, p in trained(model) for k, v in optimizer.state[p].items()}
 
-# %% ../nbs/10_plans.ipynb #e7f0dcfb
+# %% ../nbs/10_plans.ipynb #c16b25db
 @checked
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
@@ -137,7 +137,7 @@ class Checkpoint:
                 f"checkpoint '{self.path}' belongs to another run ({changes}): choose another folder or delete it"
             )
 
-# %% ../nbs/10_plans.ipynb #09df9c7e
+# %% ../nbs/10_plans.ipynb #750fad70
 def checkpoint_in(folder: str | Path | None, model: nn.Module, task: Task, plan: Plan) -> Checkpoint | None:
     "The checkpoint of a run in its folder, which must be one that can be written to; None without a folder."
     if folder is None:

@@ -19,11 +19,12 @@ from l2m.gaussian import DenseGaussian
 from l2m.hierarchies import SubvolumeGaussian
 from l2m.models import build_model
 from l2m.ngrams import count_ngrams
+from l2m.plans import Checkpoint, Plan, generator_of
 from l2m.scoring import SequenceScorer
 from l2m.stores import Store
 from l2m.study import Trial, collapse, measured, smooth, study
 from l2m.tasks import DiscreteTask, GaussianTask, TextTask, gaussian_kl, token_nll
-from l2m.training import Checkpoint, Diverged, Plan, evaluate, generator_of, train
+from l2m.training import Diverged, evaluate, train
 
 logging.set_verbosity_error()
 TASK = GaussianTask(SubvolumeGaussian.of_length(16, copies=2))

@@ -14,9 +14,9 @@ BEGAN = time.monotonic()
 os.environ.setdefault("MPLBACKEND", "Agg")
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where l2m may not be installed
 
-import l2m.study  # noqa: F401 what takes seconds to load, before time is counted
 from l2m.experiments import experiment_notebook, profile_parameters
 from l2m.parameters import checked_parameters, read_options
+from l2m.training import OutOfTime  # loads what takes seconds, before time is counted
 
 PUBLISHED = "## The published run"  # the heading from which on nothing is computed any more
 
@@ -50,5 +50,5 @@ if __name__ == "__main__":
             given["minutes"] = max(0.0, wanted.seconds - (time.monotonic() - BEGAN)) / 60
         parameters = checked_parameters(notebook, given) | {"output": wanted.output}
         run(notebook, parameters, globals() | {"display": print})
-    except (ValueError, OSError, ArithmeticError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ArithmeticError, ModuleNotFoundError, OutOfTime) as error:
         sys.exit(f"error: {error}")

@@ -81,7 +81,7 @@ def test_broken_off_and_gone_on_with_the_tables_are_the_same(tables, experiment)
     _, (after, _), (straight, _) = tables[1][experiment]
     assert after.keys() == straight.keys()
     for name, table in straight.items():
-        assert_frame_equal(after[name].drop("seconds", strict=False), table.drop("seconds", strict=False), rtol=1e-3)
+        assert_frame_equal(after[name].drop("seconds", strict=False), table.drop("seconds", strict=False), rel_tol=1e-3)
 
 
 def test_long_sequences_are_trained_on_once(tables):

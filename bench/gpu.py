@@ -78,7 +78,7 @@ def tell(line: str, log):
     print(line, file=log, flush=True)
 
 
-def ending(part: Part, status: int | None, folder: Path) -> str:
+def ending(part: Part, status: int | None, folder: Path, tiny: bool) -> str:
     "What became of a part."
     if status is None:
         return "stopped, its time was over" + (": the next call goes on" if part.training else "")
@@ -88,7 +88,9 @@ def ending(part: Part, status: int | None, folder: Path) -> str:
     if not part.training or not table.exists():
         return "done"
     left = len(json.loads(table.read_text()).get("missing", []))
-    return f"{left} runs left to the next call" if left else f"complete: its tables belong into results/{part.name}/gpu"
+    if left:
+        return f"{left} runs left to the next call"
+    return "complete" if tiny else f"complete: its tables belong into results/{part.name}/gpu"
 
 
 def main() -> int:
@@ -125,7 +127,7 @@ def main() -> int:
             began = time.monotonic()
             status = execute(part, min(part.seconds or left, left), log)
             failed += bool(status)
-            tell(f"== {part.name}: {time.monotonic() - began:.0f} s, {ending(part, status, folder)}", log)
+            tell(f"== {part.name}: {time.monotonic() - began:.0f} s, {ending(part, status, folder, wanted.tiny)}", log)
     return min(failed, 1)
 
 

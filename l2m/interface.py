@@ -107,7 +107,7 @@ class Task(Protocol):
         "Refuse a model that does not fit, and more sequences than there are."
 
     def draw(self, first: int, n: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, ...]:
-        "Sequences number `first` to `first + n - 1`."
+        "Sequences number `first` to `first + n - 1`: tensors with a row each."
 
     def scores(self, model: Callable, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
         "Nats at every position, [n, length]: what is trained on comes first."

@@ -80,7 +80,7 @@ class GaussianTask:
         "Values, and their exact conditional means and deviations."
         z = self.process.sample(n, self.length, generator, device=device)
         means, stds = self.process.conditionals(z)
-        return z, means, stds[:, None].expand(n, -1, -1)  # a row a sequence, as every tensor of a draw
+        return z, means, stds[:, None].expand(n, -1, -1)
 
     def scores(self, model: Callable, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
         "KL, and NLL of what was drawn."

@@ -215,7 +215,7 @@ class Experiment:
         self.note(training_seconds=round(seconds), **_cards(device, self.folder))
         if missing:
             self.note(missing=missing)
-            print(f"still to be made, by the same command, {len(missing)}: {', '.join(missing)}")
+            print(f"still to be made, by the same command, {len(missing)}: {'; '.join(missing)}")
 
     def provenance(self) -> dict[str, Any]:
         "Where the numbers of this run come from, up to now."

@@ -17,7 +17,7 @@ test book: export OMP_NUM_THREADS := $(shell echo $$((($(CORES) + 1) / 2)))
 # What tells within two minutes whether a change holds: files of tests that need no model and no book.
 FAST := arguments contributing doors encodings information prose_text repository shape stores
 
-.PHONY: help demo check test book links bench reproduce clean
+.PHONY: help demo check test book links bench gpu reproduce clean
 .DELETE_ON_ERROR:
 
 SOURCES := $(wildcard l2m/*.py l2m/*.yml results/*/*/*.parquet)
@@ -29,6 +29,7 @@ help:
 	@echo "make book   build the book: _build/html/index.html, and l2m.pdf beside it where there is a Chromium"
 	@echo "make links  check the book's links to other sites"
 	@echo "make bench  how fast pairs are counted, processes sampled, models trained and texts scored"
+	@echo "make gpu    on a GPU, in nine minutes: its tests, its speeds, the paper's figures; TINY=1 tries it on the CPU"
 	@echo "make reproduce RUN=gaussian_families/exact   compute a table of results/ again and compare"
 	@echo "make clean  remove what was built"
 
@@ -78,6 +79,11 @@ bench: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python bench/processes.py
 	OMP_NUM_THREADS=1 $(BIN)/python bench/training.py
 	OMP_NUM_THREADS=1 $(BIN)/python bench/scoring.py
+
+# PYTHON_GPU=python3 uses that one as it is and makes no .venv; PARTS="tests gaussian_kl" runs only these; NOVELS says where
+# the corpus of position_nll is.
+gpu: $(if $(PYTHON_GPU),,.venv/installed)
+	$(or $(PYTHON_GPU),$(BIN)/python) bench/gpu.py $(if $(TINY),--tiny) $(if $(NOVELS),--novels "$(NOVELS)") $(PARTS)
 
 reproduce: .venv/installed
 	$(BIN)/l2m reproduce "$(RUN)"

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'repository', 'experiment_names', 'experiment_notebook', 'profiles', 'profile_parameters', 'provenance',
-           'save_table', 'results_folder', 'Experiment', 'PublishedRun', 'published_names', 'published_run']
+           'save_table', 'results_folder', 'Experiment', 'PublishedRun', 'published_names', 'published_run',
+           'first_published']
 
 # %% ../nbs/11_experiments.ipynb #11d99a8b
 import io
@@ -167,11 +168,22 @@ def results_folder(path: str | Path) -> Path:
     "A folder, made where it is missing, in which a file of 1 MiB could be written just now."
     return writable(os.path.expanduser(path))
 
-# %% ../nbs/11_experiments.ipynb #a8b6ac62
+# %% ../nbs/11_experiments.ipynb #5040619c
 _PLACES = ("output", "store", "cache")
-_APART = (*_PLACES, "show", "rank", "world_size", "trust_remote_code")  # no number depends on them
+_LIMITS = ("together", "minutes")  # how much is done at once, and in one call
+_APART = (*_PLACES, *_LIMITS, "show", "rank", "world_size", "trust_remote_code")  # no number depends on them
 
 
+def _cards(device: str, folder: Path) -> dict[str, list[str]]:
+    "The GPU, and those of earlier calls, whose runs are in the same tables; nothing where there is none."
+    from l2m.devices import card  # torch takes seconds: not for commands that do without
+
+    if not (name := card(device)):
+        return {}
+    earlier = [json.loads(path.read_text("utf-8")).get("cards", []) for path in folder.glob("*.json")]
+    return {"cards": sorted({name, *(old for names in earlier for old in names)})}
+
+# %% ../nbs/11_experiments.ipynb #a8b6ac62
 @checked
 class Experiment:
     "A run of a notebook: its parameters, the place of its results, and where its numbers come from."
@@ -196,6 +208,17 @@ class Experiment:
         "Facts for the provenance of the tables, as JSON values; `seconds` takes the place of the clock."
         self._facts |= facts
 
+    def seconds_left(self, minutes: float | None) -> float | None:
+        "What is left of so many minutes since the run began; None: there is no limit."
+        return None if minutes is None else max(0.0, 60 * minutes - (time.time() - self._began))
+
+    def note_training(self, seconds: float, device: str, missing: list[str]):
+        "Facts about training: seconds, cards, and what an earlier end left to be done, which is also said."
+        self.note(training_seconds=round(seconds), **_cards(device, self.folder))
+        if missing:
+            self.note(missing=missing)
+            print(f"still to be made, by the same command, {len(missing)}: {'; '.join(missing)}")
+
     def provenance(self) -> dict[str, Any]:
         "Where the numbers of this run come from, up to now."
         clock = {"seconds": round(time.time() - self._began)}
@@ -208,9 +231,9 @@ class Experiment:
             save_table(table, self.folder / f"{name}.parquet", history)
         print(f"tables: {self.folder}/{', '.join(f'{name}.parquet' for name in tables)}")
 
-    def published(self, run: str) -> "PublishedRun":
-        "A run of this experiment in results/."
-        return published_run(f"{self.name}/{run}")
+    def published(self, *runs: str) -> "PublishedRun":
+        "The first of these runs of this experiment that is in results/."
+        return first_published(*(f"{self.name}/{run}" for run in runs))
 
     def published_runs(self) -> list[str]:
         "The runs of this experiment in results/."
@@ -224,6 +247,11 @@ class PublishedRun:
     name: str  # experiment/run
     tables: dict[str, pl.DataFrame]
     facts: dict[str, Any]  # the provenance of the first one
+
+    @property
+    def made_on(self) -> str:
+        "The cards that it was made on, or the machine where there was none, and the day."
+        return f"{', '.join(self.facts.get('cards', [])) or self.facts['machine']}, {self.facts['created'][:10]}"
 
     def __getitem__(self, table: str) -> pl.DataFrame:
         if table not in self.tables:
@@ -246,3 +274,10 @@ def published_run(name: str) -> PublishedRun:  # such as "bipartite_scaling/sotu
     paths = sorted((_shipped("results") / name).glob("*.parquet"))
     facts = json.loads(paths[0].with_suffix(".json").read_text("utf-8"))
     return PublishedRun(name, {path.stem: pl.read_parquet(path, glob=False) for path in paths}, facts)
+
+
+@checked
+def first_published(*names: str) -> PublishedRun:  # such as "gaussian_kl/gpu", "gaussian_kl/tiny"
+    "The first of these runs that is in results/."
+    there = published_names()
+    return published_run(next((name for name in names if name in there), names[-1]))

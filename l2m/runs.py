@@ -39,7 +39,8 @@ from .stores import fingerprint, write_atomically
 @checked
 def output_folder(experiment: str, profile: str, parameters: dict[str, Any]) -> Path:
     "A folder whose name depends on the work alone."
-    work = {k: v for k, v in parameters.items() if k not in ("output", "rank", "world_size")}
+    apart = ("output", "rank", "world_size", "together", "minutes")
+    work = {k: v for k, v in parameters.items() if k not in apart}
     return Path("runs") / experiment / f"{profile}-{fingerprint(json.dumps(work, sort_keys=True))[:8]}"
 
 
@@ -105,7 +106,12 @@ def _must_be_text(parameters: dict[str, Any]):
 
 # %% ../nbs/11_runs.ipynb #3e81fd74
 _PLAIN = (ValueError, ModuleNotFoundError, FloatingPointError, OSError, *OSError.__subclasses__())
-_TOLD = {kind.__name__ for kind in _PLAIN} | {"Damaged", "Unfinished", "Diverged"}  # their messages say it all
+_TOLD = {kind.__name__ for kind in _PLAIN} | {
+    "Damaged",
+    "Unfinished",
+    "Diverged",
+    "OutOfTime",
+}  # their messages say it all
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from uuid import uuid4
 
 import polars as pl
 
+from . import __version__
 from .arguments import checked
 
 # %% ../nbs/00_stores.ipynb #a192a390
@@ -117,7 +118,7 @@ def versions(
     *packages: str,  # that the numbers depend on
 ) -> dict[str, str]:
     "The versions of this package and of others, for a manifest."
-    return {package: version(package) for package in ("l2m", *packages)}
+    return {"l2m": __version__} | {package: version(package) for package in packages}
 
 # %% ../nbs/00_stores.ipynb #59c67b88
 _MARK, _ZEROS = b"l2m:sha256:", b"0" * 64

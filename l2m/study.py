@@ -37,6 +37,7 @@ class Trial:
     n: int  # fresh sequences to evaluate on
     batch: int  # of these at once
     judge: Task | None = None  # what to evaluate on, if not the task itself
+    repetitions: Count | None = None  # seeds that it is gone through with, the first of the study's; None: all
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,11 +240,12 @@ def study(
     made = {}
     for some in (seeds[i : i + together] for i in range(0, len(seeds), together)):
         for number, trial in enumerate(trials):
+            mine = [seed for seed in some if seed in seeds[: trial.repetitions]]
             for model in models:
-                places = [(seed, number, model) for seed in some]
-                made |= zip(places, _repeat(grid, model, trial, chosen[model], some))
+                places = [(seed, number, model) for seed in mine]
+                made |= zip(places, _repeat(grid, model, trial, chosen[model], mine))
     places = [(seed, number, model) for seed in seeds for number in range(len(trials)) for model in models]
-    outcomes = [made[place] for place in places if made[place]]
+    outcomes = [made[place] for place in places if made.get(place)]
     if not outcomes and grid.missing:
         raise OutOfTime(
             f"no run was finished within {until:g} seconds: the same call with the store '{store.folder}' goes on"

@@ -218,6 +218,18 @@ def test_clock_tells_every_position_apart():
     assert hands.shape == (64, 6) and torch.cdist(hands.double(), hands.double()).fill_diagonal_(1).min() > 0.05
 
 
+@pytest.mark.parametrize(
+    "experiment, least, most", [("gaussian_kl", 6e5, 1.6e6), ("position_nll", 5e6, 3e7), ("santa_fe_kl", 1e4, 1e6)]
+)
+def test_the_models_of_the_profile_gpu_are_as_large_as_it_says(experiment, least, most):
+    values = PROFILES["gpu"][experiment]
+    kind = dict(copies=values["copies"]) if "copies" in values else dict(vocabulary=values.get("vocabulary", 258))
+    length = values.get("length") or max(values["lengths"])
+    models = [build_model(**model_arguments(text), length=length, device="meta", **kind) for text in values["models"]]
+    assert all(least < parameter_count(model) < most for model in models)
+    assert values["device"] == "cuda" and values["tf32"]
+
+
 @pytest.mark.parametrize("experiment", [name for name, values in PROFILES["paper"].items() if "models" in values])
 def test_the_papers_models_build_without_weights(experiment):
     values = PROFILES["paper"][experiment]

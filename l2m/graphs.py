@@ -63,12 +63,14 @@ def _beside_each_other(bodies: Sequence[Body], device: int):
     "Every step on its own stream, forked from the present one and joined to it."
     trunk = torch.cuda.current_stream()
     branches = [_stream(device, f"branch {i % BRANCHES}") for i in range(len(bodies))]
-    for body, branch in zip(bodies, branches):
-        branch.wait_stream(trunk)
-        with torch.cuda.stream(branch):
-            body()
-    for branch in branches:
-        trunk.wait_stream(branch)
+    try:
+        for body, branch in zip(bodies, branches):
+            branch.wait_stream(trunk)
+            with torch.cuda.stream(branch):
+                body()
+    finally:  # also where a step fails: what the others began must end before it is undone
+        for branch in branches:
+            trunk.wait_stream(branch)
 
 
 @contextmanager
@@ -142,6 +144,13 @@ def _recording(recorder: Recorder, bodies: Sequence[Body]) -> Body:
         return recorder.record(bodies)
 
 # %% ../nbs/10_graphs.ipynb #5d4627de
+def _why(error: BaseException) -> str:
+    "The first line of what went wrong first: the end of a recording that has failed is an error too."
+    while error.__context__:
+        error = error.__context__
+    return str(error).strip().split("\n")[0]
+
+
 def captured(
     bodies: Sequence[Body],  # steps that depend on nothing but tensors, always the same ones
     kept: Sequence[Tensor],  # all that the steps change: weights, averages
@@ -152,8 +161,7 @@ def captured(
     try:
         return _recording(recorder, bodies)
     except RuntimeError as error:
-        why = str(error.__context__ or error).strip().split("\n")[0]
-        warnings.warn(f"a step cannot be captured as a graph and is run as it is, slower ({why})", stacklevel=2)
+        warnings.warn(f"a step cannot be captured as a graph and is run as it is, slower ({_why(error)})", stacklevel=2)
         return lambda: [body() for body in bodies] and None
     finally:
         with torch.no_grad():

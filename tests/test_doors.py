@@ -27,6 +27,7 @@ from l2m.models import (
     state_scalars,
 )
 from l2m.ngrams import Adaptive, Ngrams, _count_levels, _earlier, count_ngrams, fit_strengths
+from l2m.plans import Checkpoint, Plan, generator_of
 from l2m.processes import (
     MarkovChain,
     PolyaUrn,
@@ -56,7 +57,7 @@ from l2m.scoring import check_tokens
 from l2m.study import collapse, measured, smooth
 from l2m.tasks import DiscreteTask, GaussianTask, TextTask, gaussian_kl, token_nll
 from l2m.token_cache import cached_tokens, tokenizer_fingerprint
-from l2m.training import Checkpoint, Plan, evaluate, generator_of, train
+from l2m.training import evaluate, train
 from l2m.two_point import compare_floors, fit_floor, fit_two_point
 
 PANDAS, IDS, NUMPY = pd.DataFrame({"length": [1, 2], "mi": [1.0, 2.0]}), np.arange(9), np.random.default_rng(0)

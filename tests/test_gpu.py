@@ -1,0 +1,131 @@
+"What only a CUDA card can show: the same numbers as without one, and faster. Skipped as a whole where there is none."
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import logging
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
+logging.set_verbosity_error()
+
+# Training
+
+from l2m.hierarchies import SubvolumeGaussian
+from l2m.models import build_model
+from l2m.plans import Plan
+from l2m.tasks import GaussianTask, TextTask
+from l2m.training import Diverged, evaluate, train, train_together
+
+FAMILIES = ["llama", "gpt2", "sliding", "mamba2", "linear", "hybrid"]
+TASK = GaussianTask(SubvolumeGaussian.of_length(64, copies=8))
+PLAN = Plan(steps=30, batch=8, learning_rate=1e-3, warmup=5, microbatches=2, bulk=7)
+fresh = lambda name="llama", seed=0: build_model(name, "2x64", length=64, copies=8, seed=seed)
+close = lambda found, wanted: np.testing.assert_allclose(found["loss"], wanted["loss"], rtol=1e-4, atol=1e-5)
+
+
+def recorded(call):
+    "The result of a call in which every step was recorded"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = call()
+    assert not [str(w.message) for w in said if "cannot be captured" in str(w.message)]
+    return found
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_recorded_steps_give_the_losses_of_plain_ones(name):
+    models = [fresh(name), fresh(name)]
+    plain = train(models[0], TASK, PLAN, device="cuda", capture=False)
+    close(recorded(lambda: train(models[1], TASK, PLAN, device="cuda")), plain)
+    scores = [evaluate(model, TASK, 64, 32, device="cuda").averages["kl"] for model in models]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-3)
+    assert all(p.grad is None for p in models[1].parameters())
+
+
+def test_recorded_steps_of_tokens():
+    windows = torch.randint(50, (240, 32), generator=torch.Generator().manual_seed(0))
+    task, make = TextTask(windows, 50), lambda: build_model("llama", "2x64", length=32, vocabulary=50)
+    for autocast in (None, "bfloat16"):
+        plan = replace(PLAN, autocast=autocast)
+        plain = train(make(), task, plan, device="cuda", capture=False)
+        found = recorded(lambda: train(make(), task, plan, device="cuda"))
+        np.testing.assert_allclose(found["loss"], plain["loss"], rtol=1e-4 if autocast is None else 0.02)
+
+
+def test_tf32_is_on_for_steps_only():
+    exact, rough = (train(fresh(), TASK, replace(PLAN, tf32=tf32), device="cuda") for tf32 in (False, True))
+    np.testing.assert_allclose(rough["loss"], exact["loss"], rtol=0.02)
+    assert not rough["loss"].equals(exact["loss"]) and torch.get_float32_matmul_precision() == "highest"
+
+
+class Interrupted(GaussianTask):
+    "Fails at a block of samples"
+
+    at = None
+
+    def draw(self, first, *rest):
+        if first == self.at:
+            raise KeyboardInterrupt
+        return super().draw(first, *rest)
+
+    def describe(self):
+        return TASK.describe()
+
+
+def test_killed_and_resumed(tmp_path, monkeypatch):
+    whole = train(fresh(), TASK, PLAN, device="cuda")
+    monkeypatch.setattr(Interrupted, "at", 8 * 21)
+    with pytest.raises(KeyboardInterrupt):
+        train(fresh(), Interrupted(TASK.process), PLAN, tmp_path, device="cuda", save_every=5)
+    monkeypatch.setattr(Interrupted, "at", None)
+    resumed = recorded(lambda: train(fresh(), Interrupted(TASK.process), PLAN, tmp_path, device="cuda", save_every=5))
+    close(resumed, whole)
+
+
+@pytest.mark.parametrize("name", ["llama", "mamba2"])
+def test_runs_together_have_the_losses_of_runs_alone(name):
+    plans = [
+        replace(PLAN, seed=seed, learning_rate=rate) for seed, rate in ((0, 1e-3), (1, 1e-3), (0, 3e-3), (2, 1e-4))
+    ]
+    alone = [train(fresh(name, seed=i), TASK, plan, device="cuda") for i, plan in enumerate(plans)]
+    models = [fresh(name, seed=i) for i in range(4)]
+    for found, one in zip(recorded(lambda: train_together(models, TASK, plans, device="cuda")), alone):
+        close(found, one)
+
+
+def test_a_run_that_diverges_does_not_stop_the_others(tmp_path):
+    plans, folders = [PLAN, replace(PLAN, learning_rate=1e9, seed=1)], [tmp_path / "a", tmp_path / "b"]
+    with pytest.raises(Diverged, match="run 1"):
+        train_together([fresh(), fresh()], TASK, plans, folders, device="cuda")
+    close(train(fresh(), TASK, PLAN, folders[0], device="cuda"), train(fresh(), TASK, PLAN, device="cuda"))
+
+
+def test_a_step_that_looks_at_a_number_is_run_as_it_is():
+    class Looks(GaussianTask):
+        def scores(self, model, batch):
+            assert batch[0].sum().item() < 1e9
+            return super().scores(model, batch)
+
+    plain = train(fresh(), TASK, PLAN, device="cuda", capture=False)
+    with pytest.warns(UserWarning, match="cannot be captured as a graph and is run as it is"):
+        close(train(fresh(), Looks(TASK.process), PLAN, device="cuda"), plain)
+    close(recorded(lambda: train(fresh(), TASK, PLAN, device="cuda")), plain)  # nothing is left in disorder
+
+
+def test_tiny_models_are_trained_several_times_as_fast(capsys):
+    task = GaussianTask(SubvolumeGaussian.of_length(64, copies=64))
+    make = lambda seed=0: build_model("llama", "4x128", length=64, copies=64, seed=seed)
+    plan = lambda steps, seed=0: Plan(steps, 16, 1e-3, warmup=5, seed=seed, bulk=50, tf32=True)
+    pace = lambda curve: len(curve) // 2 / (curve["seconds"][-1] - curve["seconds"][-1 - len(curve) // 2])
+    plain = pace(train(make(), task, plan(60), device="cuda", capture=False))
+    graph = pace(train(make(), task, plan(400), device="cuda"))
+    eight = train_together([make(i) for i in range(8)], task, [plan(200, i) for i in range(8)], device="cuda")
+    together = sum(map(pace, eight))
+    with capsys.disabled():
+        print(
+            f"\nllama 4x128, L = 64: {plain:.0f} steps/s plain, {graph:.0f} as a graph, {together:.0f} of eight together"
+        )
+    assert graph > 2 * plain and together > graph

@@ -129,3 +129,13 @@ def test_tiny_models_are_trained_several_times_as_fast(capsys):
             f"\nllama 4x128, L = 64: {plain:.0f} steps/s plain, {graph:.0f} as a graph, {together:.0f} of eight together"
         )
     assert graph > 2 * plain and together > graph
+
+
+# What tables say of the card
+
+
+def test_a_run_on_a_card_names_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    run = Experiment("gaussian_kl", dict(output=str(tmp_path)))
+    run.note_training(1.0, "cuda", [])
+    assert run.provenance()["cards"] == [torch.cuda.get_device_name()] == [card("cuda")]

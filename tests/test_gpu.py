@@ -133,9 +133,11 @@ def test_tiny_models_are_trained_several_times_as_fast(capsys):
 
 # What tables say of the card
 
+from l2m.devices import card
+from l2m.experiments import Experiment
 
-def test_a_run_on_a_card_names_it(tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
+
+def test_a_run_on_a_card_names_it(tmp_path):
     run = Experiment("gaussian_kl", dict(output=str(tmp_path)))
     run.note_training(1.0, "cuda", [])
     assert run.provenance()["cards"] == [torch.cuda.get_device_name()] == [card("cuda")]

@@ -226,3 +226,15 @@ def test_the_largest_slice_leaves_room():
     from l2m.heads import logits_at_once
 
     assert 2**20 <= logits_at_once(torch.device("cuda")) <= 2**28
+
+
+# What tables say of the card
+
+from l2m.devices import card
+from l2m.experiments import Experiment
+
+
+def test_a_run_on_a_card_names_it(tmp_path):
+    run = Experiment("gaussian_kl", dict(output=str(tmp_path)))
+    run.note_training(1.0, "cuda", [])
+    assert run.provenance()["cards"] == [torch.cuda.get_device_name()] == [card("cuda")]

@@ -740,9 +740,16 @@ bipartite_mi(scores).write_parquet(sys.argv[1] + "-table.parquet")
 """
 
 
-def test_killed_many_times_the_table_is_the_same(tmp_path):
+@pytest.fixture(scope="module")
+def peaceful(tmp_path_factory):
+    "What a start that nothing disturbs leaves behind."
+    folder = tmp_path_factory.mktemp("undisturbed") / "peaceful"
+    subprocess.run([sys.executable, "-c", SCRIPT, str(folder)], check=True)
+    return folder
+
+
+def test_killed_many_times_the_table_is_the_same(peaceful, tmp_path):
     shards = lambda: sorted(p.name for p in (tmp_path / "killed").glob("scores-*.parquet"))
-    subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / "peaceful")], check=True)
     for goal in (1, 12):
         before, process = shards(), subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path / "killed")])
         while process.poll() is None and len(shards()) < goal:
@@ -753,18 +760,16 @@ def test_killed_many_times_the_table_is_the_same(tmp_path):
             set(before) <= set(shards()) and goal <= len(shards()) < 20
         )  # nothing finished is lost, and it was not done yet
     subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / "killed")], check=True)
-    for name in ["windows", *(p.stem for p in (tmp_path / "peaceful").glob("scores-*.parquet"))]:
-        assert (tmp_path / "killed" / f"{name}.parquet").read_bytes() == (
-            tmp_path / "peaceful" / f"{name}.parquet"
-        ).read_bytes()
-    assert (tmp_path / "killed-table.parquet").read_bytes() == (tmp_path / "peaceful-table.parquet").read_bytes()
+    for name in ["windows", *(p.stem for p in peaceful.glob("scores-*.parquet"))]:
+        assert (tmp_path / "killed" / f"{name}.parquet").read_bytes() == (peaceful / f"{name}.parquet").read_bytes()
+    table = peaceful.with_name("peaceful-table.parquet")
+    assert (tmp_path / "killed-table.parquet").read_bytes() == table.read_bytes()
     assert Store.open(tmp_path / "killed").parameters["model"] == "llama"
 
 
-def test_two_processes_started_at_once_end_with_the_same_table(tmp_path):
+def test_two_processes_started_at_once_end_with_the_same_table(peaceful, tmp_path):
     "The same command twice: neither knows of the other."
-    peaceful, twice = str(tmp_path / "peaceful"), str(tmp_path / "twice")
-    subprocess.run([sys.executable, "-c", SCRIPT, peaceful], check=True)
+    twice = str(tmp_path / "twice")
     script = SCRIPT.replace("-table.parquet", "-table-" + "{}.parquet").replace("sys.argv[1] + ", "sys.argv[1] + ", 1)
     begin = "import sys, l2m.estimators, l2m.scoring\nprint('ready', flush=True)\nsys.stdin.readline()\n"
     both = [
@@ -781,14 +786,10 @@ def test_two_processes_started_at_once_end_with_the_same_table(tmp_path):
     for process in both:
         print(file=process.stdin, flush=True)
     assert [process.wait(timeout=300) for process in both] == [0, 0]
-    for name in "ab":
-        assert (tmp_path / f"twice-table-{name}.parquet").read_bytes() == (
-            tmp_path / "peaceful-table.parquet"
-        ).read_bytes()
-    files = {
-        folder: {p.name: p.read_bytes() for p in (tmp_path / folder).iterdir()} for folder in ("peaceful", "twice")
-    }
-    assert files["twice"] == files["peaceful"]
+    table = peaceful.with_name("peaceful-table.parquet").read_bytes()
+    assert [(tmp_path / f"twice-table-{name}.parquet").read_bytes() for name in "ab"] == [table, table]
+    files = lambda folder: {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert files(tmp_path / "twice") == files(peaceful)
 
 
 KILLED_AT_EVERY_STEP = """

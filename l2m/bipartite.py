@@ -8,6 +8,7 @@ __all__ = ['blocks', 'tokens_read', 'groups_of', 'BipartiteScores', 'measure_bip
 # %% ../nbs/04_bipartite.ipynb #598b830a
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -197,12 +198,16 @@ def _fill(
         shelf.write("windows", windows.table().with_columns(**roles))
     done = sum(len(rows) for key, (rows, _) in shards.items() if key not in missing)
     total = sum(len(rows) for rows, _ in shards.values())
-    with tqdm(total=total, initial=done, unit="window", desc="scoring") as bar:
+    with tqdm(total=total, initial=done, unit="window", desc="scoring") as bar, ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(int)
         for key in filter(missing.__contains__, shards):
             rows, reach = shards[key]
             if key not in shelf:  # a process that does the same work may have been faster
-                shelf.write(key, score_shard(scorer, windows, partners, _needs(shelf), reach, rows, at_once))
+                shard = score_shard(scorer, windows, partners, _needs(shelf), reach, rows, at_once)
+                writing.result()  # what goes wrong in writing ends the work
+                writing = pool.submit(shelf.write, key, shard)
             bar.update(len(rows))
+        writing.result()
 
 # %% ../nbs/04_bipartite.ipynb #11a2fc62
 def _parameters(scorer, windows, lengths, ratios, plan, needs, batch_size) -> dict:

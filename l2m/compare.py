@@ -38,44 +38,53 @@ def _rounding(values: np.ndarray) -> float:
     return max(np.finfo(kind).eps ** (2 / 3) * np.abs(values).max(where=np.isfinite(values), initial=0), 1e-12)
 
 
-def _largest(old: np.ndarray, new: np.ndarray, unit: np.ndarray) -> float:
-    "The largest difference in its own unit: 0 within rounding, infinite where one value is no number."
+def _gaps(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    "Differences: 0 within rounding, infinite where one value is no number."
     with np.errstate(invalid="ignore"):
-        gap = np.abs(old - new)
-    gap[np.isnan(gap)] = np.inf
-    gap[(old == new) | (np.isnan(old) & np.isnan(new)) | (gap <= _rounding(old))] = 0
+        gaps = np.abs(old - new)
+    gaps[np.isnan(gaps)] = np.inf
+    gaps[(old == new) | (np.isnan(old) & np.isnan(new)) | (gaps <= _rounding(old))] = 0
+    return gaps
+
+
+def _largest(gaps: np.ndarray, unit: np.ndarray) -> float:
+    "The largest difference in its own unit; infinite where there is a difference and no unit."
     known = np.isfinite(unit) & (unit > 0)
-    return float(np.divide(gap, unit, out=np.where(gap > 0, np.inf, 0.0), where=known).max(initial=0))
+    return float(np.divide(gaps, unit, out=np.where(gaps > 0, np.inf, 0.0), where=known).max(initial=0))
 
 # %% ../nbs/11_compare.ipynb #440ad294
-def _sizes(lists: pl.Series) -> pl.Series | None:
-    "For every item of lists of numbers the largest size in its list."
-    if not lists.dtype.inner.is_numeric():
-        return None
-    largest = lists.list.eval(pl.element().cast(pl.Float64).abs().fill_nan(None)).list.max()
-    return pl.select(largest.repeat_by(lists.list.len())).to_series().explode()
+def _lists(column: pl.Series) -> pl.Series:
+    "For every item of lists the number of its list."
+    return pl.DataFrame({"number": range(len(column)), "items": column}).explode("items")["number"]
+
+
+def _norms(values: np.ndarray, lists: np.ndarray) -> np.ndarray:
+    "The Euclidean norm of every list; what is no number counts as nothing."
+    return np.sqrt(np.bincount(lists, np.nan_to_num(values.astype(float), posinf=np.inf, neginf=-np.inf) ** 2))
 
 
 def _compared(
-    old: pl.Series, new: pl.Series, errors: pl.DataFrame, sizes: pl.Series | None = None
+    old: pl.Series, new: pl.Series, errors: pl.DataFrame, lists: pl.Series | None = None
 ) -> tuple[str, float | None, bool]:
     "How a column is compared, its largest difference, and whether it agrees."
     if isinstance(old.dtype, pl.List) and isinstance(new.dtype, pl.List) and not old.dtype.inner.is_nested():
         if not old.list.len().equals(new.list.len()):
             return "equal", None, False
-        return _compared(old.explode(), new.explode(), pl.DataFrame(), _sizes(old))
+        return _compared(old.explode(), new.explode(), pl.DataFrame(), _lists(old))
     numbers = old.dtype.is_numeric() and new.dtype.is_numeric() and (old.dtype.is_float() or new.dtype.is_float())
     if not numbers or not old.is_null().equals(new.is_null()):
         return "equal", None, old.equals(new) or old.is_null().all() and new.is_null().all()
     there, kind = old.is_not_null(), old.dtype if old.dtype.is_float() else pl.Float64
     a, b = (values.filter(there).cast(kind).to_numpy() for values in (old, new))
+    gaps, unit = _gaps(a, b), np.abs(a)
+    if lists is not None:
+        gaps, unit = (_norms(values, lists.filter(there).to_numpy()) for values in (gaps, a))
     if not errors.width:
-        unit = np.abs(a) if sizes is None else sizes.filter(there).fill_null(0).to_numpy()
-        return "relative", (largest := _largest(a, b, unit)), largest <= 1e-3
+        return "relative", (largest := _largest(gaps, unit)), largest <= 1e-3
     ends = [errors[name].filter(there).cast(pl.Float64).fill_null(np.nan).to_numpy() for name in errors.columns]
     error = ends[0] if len(ends) == 1 else (ends[1] - ends[0]) / 2
     unit = np.where(np.isfinite(error) & (error > 0), error, np.abs(a) / 3000)  # an unknown error: three digits
-    return "errors", (largest := _largest(a, b, unit)), largest <= 3
+    return "errors", (largest := _largest(gaps, unit)), largest <= 3
 
 # %% ../nbs/11_compare.ipynb #f55bf968
 def _aligned(published: pl.DataFrame, again: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -753,9 +753,14 @@ def test_a_table_agrees_with_itself(table):
         ([[1, 2], []], [[1, 3], []], False),
         ([[1.0, -5e-14], [2.0]], [[1.0, 1e-14], [2.0]], True),
         ([[1.0], [2.0]], [[1.0], [2.1]], False),
-        ([[8.0, 0.01], [0.01]], [[8.0, 0.015], [0.01]], True),  # of a list's largest item
+        ([[8.0, 0.01], [0.01]], [[8.0, 0.015], [0.01]], True),  # a list is one vector
         ([[8.0, 0.01], [0.01]], [[8.0, 0.02], [0.01]], False),
         ([[8.0, 0.01], [0.01]], [[8.0, 0.01], [0.015]], False),
+        ([[8.0, float("nan")], None], [[8.0, float("nan")], None], True),
+        ([[8.0, float("nan")], None], [[8.0, 1.0], None], False),
+        ([[8.0, float("inf")]], [[8.0, float("inf")]], True),
+        ([[8.0, 1.0]], [[8.0, float("inf")]], False),
+        ([[8.0, None], [1.0]], [[8.0, 1.0], [1.0]], False),
         ([["a"], None], [["a"], None], True),
         ([["a"], None], [["a"], []], False),
     ],

@@ -181,7 +181,7 @@ def test_packed_sequences_are_asked_for_again():
     positions = torch.tensor([[0, 1, 0, 1]])
     look = lambda: answers.append(masking_utils.find_packed_sequence_indices(positions))
     captured([look], [], Remembered())()
-    assert len(answers) == graphs.REHEARSALS + 2 and all(torch.equal(a, answers[0]) for a in answers)
+    assert len(answers) == graphs._REHEARSALS + 2 and all(torch.equal(a, answers[0]) for a in answers)
 
 
 def test_streams_are_not_needed_on_a_cpu():

@@ -239,7 +239,7 @@ def waiting(part, path):
         time.sleep(600)
     replace(part, path)
 
-os.replace, tokens.TOKENS_PER_SHARD = waiting, 30_000
+os.replace, tokens._TOKENS_PER_SHARD = waiting, 30_000
 tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
 two_point.two_point_mi(load_corpus(str(folder / "sticky.jsonl")), tokenizer, [1, 4], groups=8, memory=memory, cache=folder / "cache")
 """
@@ -270,7 +270,7 @@ def test_a_killed_count_goes_on_where_it_was(corpus, letters, tmp_path, monkeypa
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("cache/*/*.parquet")}
     calls, counted = [], two_point.count_keys
     monkeypatch.setattr(two_point, "count_keys", lambda keys: calls.append(len(keys)) or counted(keys))
-    monkeypatch.setattr(tokens, "TOKENS_PER_SHARD", 30_000)
+    monkeypatch.setattr(tokens, "_TOKENS_PER_SHARD", 30_000)
     source = load_corpus(str(tmp_path / "sticky.jsonl"))
     again = two_point_mi(source, letters, [1, 4], groups=8, memory=MEMORY, cache=tmp_path / "cache")
     assert len(calls) == left
@@ -328,7 +328,7 @@ def test_a_count_tidies_up_after_itself_alone(corpus, letters, tmp_path, monkeyp
 
 def cache_of(corpus, letters, folder, monkeypatch):
     "A token cache of five shards: its documents, and the folder of its store."
-    monkeypatch.setattr(tokens, "TOKENS_PER_SHARD", 30_000)
+    monkeypatch.setattr(tokens, "_TOKENS_PER_SHARD", 30_000)
     documents = list(cached_tokens(corpus, letters, folder))
     (store,) = folder.glob("tokens-*")
     assert len(list(store.glob("0*.parquet"))) == 5
@@ -354,7 +354,7 @@ def test_a_part_of_a_token_cache_is_never_taken_for_the_whole(corpus, letters, t
 
 def test_copies_are_left_out_of_a_cache_that_goes_on(letters, tmp_path, monkeypatch):
     "The numbers of documents are those of the documents that are kept, at the first pass and at the next."
-    monkeypatch.setattr(tokens, "TOKENS_PER_SHARD", 5_000)
+    monkeypatch.setattr(tokens, "_TOKENS_PER_SHARD", 5_000)
     texts = [sticky(np.random.default_rng(i), 3000) for i in range(8)]
     source = written(tmp_path / "copies.jsonl", [texts[i] for i in (0, 1, 1, 2, 3, 1, 4, 5, 0, 6, 7)])
     with pytest.warns(UserWarning):

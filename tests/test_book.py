@@ -426,3 +426,13 @@ def test_book_on_paper_holds_every_chapter(browser):
         page for page in chapters(SITE) if "/{}".format(page.replace("/", "#2F")).encode() not in pdf
     ] == []  # what its contents point to
     assert pdf.count(b"/Type /Page\n") > len(titles)
+
+
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in (ROOT / "nbs/experiments").glob("*.ipynb")))
+def test_published_tables_have_the_columns_that_their_notebook_writes(experiment):
+    "Whatever was added to a notebook since: a table that lacks it could not be computed again"
+    made = {path.name: path for path in (ROOT / "_runs/experiments" / experiment).glob("*.parquet")}
+    published = [path for path in (ROOT / "results" / experiment).glob("*/*.parquet") if path.name in made]
+    assert published
+    columns = lambda path: sorted(pl.read_parquet_schema(path))
+    assert [path for path in published if columns(path) != columns(made[path.name])] == []

@@ -11,7 +11,7 @@ BOOK := $(BIN)/jupyter-book build nbs --config _config.yml --toc $(HERE)/_toc.ym
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 check test book links: export TQDM_DISABLE := 1
-# Two notebooks at a time: each has half of the cores. (The tests see to their threads themselves.)
+# Three notebooks at a time, since each waits now and then: each has half of the cores. (The tests see to their threads themselves.)
 test book: export OMP_NUM_THREADS := $(shell echo $$((($(CORES) + 1) / 2)))
 
 # What tells within two minutes whether a change holds: files of tests that need no model and no book.
@@ -44,11 +44,11 @@ check: .venv/installed
 # The book executes every chapter and experiment, and the browser tests read it; pytest speaks last. Files come in the order
 # of their names: those with the fewest tests, which are the longest ones, would otherwise be left for a single worker.
 test: book
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # Built afresh each time: Sphinx repeats no warning about a page that it does not read again.
 book: .venv/installed
-	$(MAKE) --no-print-directory -j 2 $(RUNS)
+	$(MAKE) --no-print-directory -j 3 $(RUNS)
 	rm -rf _build
 	$(BOOK) -n -W --keep-going --quiet
 	$(BIN)/python _ext/print_book.py

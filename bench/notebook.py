@@ -50,5 +50,8 @@ if __name__ == "__main__":
             given["minutes"] = max(0.0, wanted.seconds - (time.monotonic() - BEGAN)) / 60
         parameters = checked_parameters(notebook, given) | {"output": wanted.output}
         run(notebook, parameters, globals() | {"display": print})
-    except (ValueError, OSError, ArithmeticError, ModuleNotFoundError, OutOfTime) as error:
+    except OutOfTime as error:
+        print(error)
+        sys.exit(75)  # a temporary failure: the same command goes on
+    except (ValueError, OSError, ArithmeticError, ModuleNotFoundError) as error:
         sys.exit(f"error: {error}")

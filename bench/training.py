@@ -12,6 +12,7 @@ import time
 import warnings
 
 warnings.filterwarnings("ignore")
+warnings.filterwarnings("default", "a step cannot be captured")  # or what is called a graph would be none
 import torch
 from torch.utils.data import IterableDataset
 from transformers import PrinterCallback, Trainer, TrainingArguments, logging

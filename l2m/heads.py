@@ -69,9 +69,6 @@ def direct_logits(
     return logits
 
 # %% ../nbs/03_heads.ipynb #3c980855
-_ROUNDINGS = 4  # units of rounding of the largest logit
-
-
 def is_direct(
     model: PreTrainedModel,
     hidden: Tensor,  # [rows, hidden] a few are enough
@@ -83,8 +80,7 @@ def is_direct(
         found = direct_logits(model, rows)
     except Exception:  # a head of another kind, or none
         return False
-    unit = torch.finfo(own.dtype).eps * own.abs().amax()
-    return found.shape == own.shape and bool(((found - own).abs() <= _ROUNDINGS * unit).all())
+    return found.shape == own.shape and bool((own.isfinite() & (found.to(own.dtype) == own)).all())
 
 # %% ../nbs/03_heads.ipynb #1491f4df
 _LOGITS_AT_ONCE = 2**24  # entries of the [rows, vocabulary] table held at a time: 64 MiB in float32

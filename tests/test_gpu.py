@@ -45,9 +45,12 @@ def test_recorded_steps_give_the_losses_of_plain_ones(name):
     assert all(p.grad is None for p in models[1].parameters())
 
 
-def test_recorded_steps_of_tokens():
-    windows = torch.randint(50, (240, 32), generator=torch.Generator().manual_seed(0))
-    task, make = TextTask(windows, 50), lambda: build_model("llama", "2x64", length=32, vocabulary=50)
+@pytest.mark.parametrize(
+    "length", [32, 1024]
+)  # of thousands of tokens the gradient of the table is summed in another way
+def test_recorded_steps_of_tokens(length):
+    windows = torch.randint(50, (240, length), generator=torch.Generator().manual_seed(0))
+    task, make = TextTask(windows, 50), lambda: build_model("llama", "2x64", length=length, vocabulary=50)
     for autocast in (None, "bfloat16"):
         plan = replace(PLAN, autocast=autocast)
         plain = train(make(), task, plan, device="cuda", capture=False)

@@ -819,6 +819,25 @@ def test_a_direct_head_is_the_models_own_to_the_bit():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_bias_that_half_precision_could_hide_is_seen(dtype):
+    class Biased(LlamaForCausalLM):
+        def forward(self, *args, **kwargs):
+            output = super().forward(*args, **kwargs)
+            output.logits = output.logits + bias.to(output.logits)
+            return output
+
+    torch.manual_seed(0)
+    model, hidden = Biased(LlamaConfig(**SIZES, **ATTENTION)).to(dtype), torch.randn(20, 32, dtype=dtype)
+    with torch.inference_mode():
+        bias = 0.02 * torch.randn(model.config.vocab_size)
+        assert not is_direct(model, hidden)
+        bias = torch.where(bias > 0.02, -torch.inf, 0.0)  # tokens that are never said
+        assert not is_direct(model, hidden)
+        bias = torch.zeros(())
+        assert is_direct(model, hidden)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_head_that_does_more_is_run_as_it_stands(dtype):
     "Its scale, its cap or its mask stands nowhere; the score is the plain loop's all the same."
 

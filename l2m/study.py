@@ -7,6 +7,7 @@ __all__ = ['Trial', 'Outcome', 'measured', 'Study', 'study', 'smooth', 'Collapse
 
 # %% ../nbs/10_study.ipynb #b44acafc
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from .arguments import Between, Count, as_array, checked
 from .interface import Task
 from .plans import Plan, identity
 from .stores import Store, fingerprint
-from .training import OutOfTime, Run, carry_out, evaluate, runs_of
+from .training import Diverged, OutOfTime, Run, carry_out, evaluate, runs_of
 
 # %% ../nbs/10_study.ipynb #3e5e65c0
 @checked
@@ -81,7 +82,8 @@ def measured(
     device: str | torch.device = "cpu",
 ) -> pl.DataFrame:  # the table of `evaluate`, with `average`, `average_stderr` and `seconds` of training in every row
     "Train and evaluate once; its loss curve is beside it in the store, under `key`-curve."
-    _make(store, {key: (build, plan)}, Trial({}, task, plan, n, batch, judge), device)
+    for error in _make(store, {key: (build, plan)}, Trial({}, task, plan, n, batch, judge), device).values():
+        raise error
     return store.read(key)
 
 
@@ -89,20 +91,20 @@ def _there(store: Store, key: str) -> bool:
     return key in store and f"{key}-curve" in store
 
 
-def _make(store: Store, wanted: dict, trial: "Trial", device: str | torch.device, until: float | None = None):
-    "Train those that the store does not have, together, and evaluate each that comes to its end."
+def _make(
+    store: Store, wanted: dict, trial: "Trial", device: str | torch.device, until: float | None = None
+) -> dict[str, Diverged]:
+    "Train those that the store does not have, together, and evaluate each that comes to its end; what diverged, by key."
     lacking = {key: (build(), plan) for key, (build, plan) in wanted.items() if not _there(store, key)}
     if not lacking:
-        return
+        return {}
     models, plans = zip(*lacking.values())
     runs = runs_of(models, trial.task, plans, [store.folder / f"{key}.run" for key in lacking], device=device)
     carry_out(runs, until=until)
     for key, run in zip(lacking, runs):
         if run.error is None and not run.going:
             _keep(store, key, run, trial)
-    for run in runs:
-        if run.error:
-            raise run.error
+    return {key: run.error for key, run in zip(lacking, runs) if run.error}
 
 
 def _keep(store: Store, key: str, run: Run, trial: "Trial"):
@@ -143,6 +145,14 @@ class _Job:
     name = property(lambda self: f"{self.place}, rate {self.plan.learning_rate:g}")
 
 # %% ../nbs/10_study.ipynb #9753dfe5
+@dataclass(frozen=True)
+class _Lost:
+    "A run that diverged: any other is better."
+
+    error: Diverged
+    average = math.inf
+
+
 class _Grid:
     "Runs that are made, read and told once."
 
@@ -150,15 +160,18 @@ class _Grid:
         self.build, self.store, self.device, self.together, self.until = build, store, device, together, until
         self.found: dict[str, Outcome] = {}  # by key
         self.missing: list[str] = []
+        self.lost: dict[str, Diverged] = {}  # by key
 
-    def run(self, jobs: Sequence[_Job]) -> list[Outcome | None]:
-        "Runs of one configuration, so many at once; None for what there was no time for."
+    def run(self, jobs: Sequence[_Job], tuning: bool = False) -> list[Outcome | _Lost | None]:
+        "Runs of one configuration, so many at once; None for what there was no time for. To lose one is part of tuning."
         outcomes = []
         for i in range(0, len(jobs), self.together):
             keyed = {self._key(job): job for job in jobs[i : i + self.together]}
             if self.until is None or perf_counter() < self.until:
                 wanted = {key: (self._first_weights(job), job.plan) for key, job in keyed.items()}
-                _make(self.store, wanted, jobs[0].trial, self.device, self.until)
+                self.lost |= _make(self.store, wanted, jobs[0].trial, self.device, self.until)
+            for error in [] if tuning else [self.lost[key] for key in keyed if key in self.lost]:
+                raise error
             outcomes += [self._told(self._key(job), job) for job in jobs[i : i + self.together]]
         return outcomes
 
@@ -168,7 +181,10 @@ class _Grid:
     def _first_weights(self, job: _Job) -> Callable[[], nn.Module]:
         return lambda: self.build(job.model, job.trial, seed=job.plan.seed)
 
-    def _told(self, key: str, job: _Job) -> Outcome | None:
+    def _told(self, key: str, job: _Job) -> Outcome | _Lost | None:
+        if key in self.lost:
+            print(f"{key:48s} diverged")
+            return _Lost(self.lost[key])
         if not _there(self.store, key):
             self.missing.append(job.name)
             return None
@@ -195,7 +211,10 @@ def _tune(grid: _Grid, models: Sequence[str], chooser: Trial, rates: Sequence[fl
     tried = {}
     for model in models if len(rates) > 1 else ():
         plans = [replace(chooser.plan, learning_rate=rate, seed=seed, steps=steps) for rate in rates]
-        tried |= zip([(model, rate) for rate in rates], grid.run([_Job(model, chooser, plan) for plan in plans]))
+        found = grid.run([_Job(model, chooser, plan) for plan in plans], tuning=True)
+        if all(isinstance(one, _Lost) for one in found):
+            raise found[0].error
+        tried |= zip([(model, rate) for rate in rates], found)
     return tried
 
 

@@ -509,6 +509,19 @@ def test_a_study_chooses_rates_and_makes_every_run_once(tmp_path):
     )
 
 
+def test_a_rate_at_which_a_model_diverges_is_not_chosen(tmp_path, capsys):
+    "And the next call chooses as this one did"
+    for _ in range(2):
+        found = made(tmp_path, [], rates=(0.003, 1e6))
+        assert set(found.rates.values()) == {0.003} and len(found.outcomes) == 4 and not found.missing
+        lost = found.tuning.filter(learning_rate=1e6)
+        assert lost["kl"].is_infinite().all() and len(lost) == 2 and "diverged" in capsys.readouterr().out
+    with pytest.raises(Diverged, match="start again with a lower learning_rate"):
+        made(tmp_path / "all", [], rates=(1e6, 1e7))
+    with pytest.raises(Diverged, match="start again with a lower learning_rate"):
+        made(tmp_path / "one", [], rates=(1e6,))
+
+
 def test_a_study_is_what_its_runs_would_be_by_themselves(tmp_path):
     outcome = made(tmp_path / "study", [], rates=[0.01]).outcomes[2]
     build = lambda: build_model("gpt2", length=16, copies=2, seed=0)

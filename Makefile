@@ -17,7 +17,7 @@ test book: export OMP_NUM_THREADS := $(shell echo $$((($(CORES) + 1) / 2)))
 # What tells within two minutes whether a change holds: files of tests that need no model and no book.
 FAST := arguments contributing doors encodings information prose_text repository shape stores
 
-.PHONY: help demo check test test-code test-book book links bench gpu reproduce clean
+.PHONY: help demo check test book links bench gpu reproduce clean
 .DELETE_ON_ERROR:
 
 SOURCES := $(wildcard l2m/*.py l2m/*.yml results/*/*/*.parquet)
@@ -25,7 +25,7 @@ SOURCES := $(wildcard l2m/*.py l2m/*.yml results/*/*/*.parquet)
 help:
 	@echo "make demo   measure the bipartite scaling law of a corpus with a small language model"
 	@echo "make check  format, lint, and the fast tests, in two minutes"
-	@echo "make test   build the book and run every test: test-code, and test-book for those that read the book"
+	@echo "make test   build the book and run every test"
 	@echo "make book   build the book: _build/html/index.html, and l2m.pdf beside it where there is a Chromium"
 	@echo "make links  check the book's links to other sites"
 	@echo "make bench  how fast pairs are counted, processes sampled, models trained and texts scored"
@@ -41,19 +41,10 @@ check: .venv/installed
 	$(BIN)/ruff format --check
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow" $(wildcard $(FAST:%=tests/test_%.py))
 
-# The book executes every chapter and experiment, and two files of tests read it; the others run meanwhile. Files come in the
-# order of their names: those with the fewest tests, which are the longest ones, would else be left for a single worker.
-TESTS := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
-OF_BOOK := tests/test_book.py tests/test_prose.py
-
-test: .venv/installed
-	$(MAKE) --no-print-directory -j 2 test-code test-book
-
-test-code: .venv/installed
-	$(TESTS) $(OF_BOOK:%=--ignore %)
-
-test-book: book
-	$(TESTS) $(OF_BOOK)
+# The book executes every chapter and experiment, and the browser tests read it; pytest speaks last. Files come in the order
+# of their names: those with the fewest tests, which are the longest ones, would else be left for a single worker.
+test: book
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Built afresh each time: Sphinx repeats no warning about a page that it does not read again.
 book: .venv/installed

@@ -5,6 +5,7 @@ Everything is written at once into runs/gpu (or $OUT, which then begins as a cop
 """
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -74,6 +75,12 @@ def execute(part: Part, seconds: float, log, tiny: bool) -> int | None:
     return None if late.is_set() else status
 
 
+def code() -> str:
+    "A fingerprint of what is tested and timed: results of other code are not taken for this one's."
+    paths = sorted([*ROOT.glob("l2m/*.py"), *ROOT.glob("bench/*.py"), ROOT / "tests/test_gpu.py"])
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+
+
 def tell(line: str, log):
     "One line, to whoever looks and into the log, at once."
     print(line, flush=True)
@@ -126,7 +133,8 @@ def main() -> int:
             left = end - time.monotonic()
             if wanted.only and part.name not in wanted.only:
                 continue
-            if not wanted.only and (folder / f"{part.name}.done").exists():
+            marker = folder / f"{part.name}.done"
+            if not wanted.only and marker.exists() and marker.read_text() == code():
                 tell(f"== {part.name}: done in an earlier call", log)
                 continue
             if left < (LEAST if part.training else 5):
@@ -136,7 +144,7 @@ def main() -> int:
             status = execute(part, min(part.seconds or left, left), log, wanted.tiny)
             failed += part.name == "tests" if status is None else status not in (0, LATER)
             if status == 0 and not part.training:
-                (folder / f"{part.name}.done").touch()
+                marker.write_text(code())
             tell(f"== {part.name}: {time.monotonic() - began:.0f} s, {ending(part, status, folder, wanted.tiny)}", log)
     return min(failed, 1)
 

@@ -748,7 +748,7 @@ def peaceful(tmp_path_factory):
     return folder
 
 
-def test_killed_many_times_the_table_is_the_same(peaceful, tmp_path):
+def test_killed_twice_the_table_is_the_same(peaceful, tmp_path):
     shards = lambda: sorted(p.name for p in (tmp_path / "killed").glob("scores-*.parquet"))
     for goal in (1, 12):
         before, process = shards(), subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path / "killed")])

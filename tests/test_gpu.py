@@ -13,6 +13,8 @@ logging.set_verbosity_error()
 
 # Training
 
+from test_graphs import Interrupted
+
 from l2m.hierarchies import SubvolumeGaussian
 from l2m.models import build_model
 from l2m.plans import Plan
@@ -62,20 +64,6 @@ def test_tf32_is_on_for_steps_only():
     exact, rough = (train(fresh(), TASK, replace(PLAN, tf32=tf32), device="cuda") for tf32 in (False, True))
     np.testing.assert_allclose(rough["loss"], exact["loss"], rtol=0.02)
     assert not rough["loss"].equals(exact["loss"]) and torch.get_float32_matmul_precision() == "highest"
-
-
-class Interrupted(GaussianTask):
-    "Fails at a block of samples"
-
-    at = None
-
-    def draw(self, first, *rest):
-        if first == self.at:
-            raise KeyboardInterrupt
-        return super().draw(first, *rest)
-
-    def describe(self):
-        return TASK.describe()
 
 
 def test_killed_and_resumed(tmp_path, monkeypatch):

@@ -81,7 +81,7 @@ class Interrupted(GaussianTask):
         return super().draw(first, *rest)
 
     def describe(self):
-        return TASK.describe()
+        return GaussianTask(self.process).describe()  # the same work as without the failure
 
 
 @pytest.mark.parametrize("ways, bulk", [((None, None), 7), ((None, False), 1), ((False, None), 7)])

@@ -212,11 +212,11 @@ class Experiment:
         return None if minutes is None else max(0.0, 60 * minutes - (time.time() - self._began))
 
     def note_training(self, seconds: float, device: str, missing: list[str]):
-        "Facts about training: seconds, cards, and what an earlier end left to be done, which is also said."
+        "Facts about training: seconds, cards, and what was not made, which is also said."
         self.note(training_seconds=round(seconds), **_cards(device, self.folder))
         if missing:
             self.note(missing=missing)
-            print(f"still to be made, by the same command, {len(missing)}: {'; '.join(missing)}")
+            print(f"not made, {len(missing)} (the same command goes on): {'; '.join(missing)}")
 
     def provenance(self) -> dict[str, Any]:
         "Where the numbers of this run come from, up to now."

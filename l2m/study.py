@@ -163,15 +163,16 @@ class _Grid:
         self.lost: dict[str, Diverged] = {}  # by key
 
     def run(self, jobs: Sequence[_Job], tuning: bool = False) -> list[Outcome | _Lost | None]:
-        "Runs of one configuration, so many at once; None for what there was no time for. To lose one is part of tuning."
+        "Runs of one configuration, so many at once; None for what there was no time for. To lose one is part of tuning, else it is missing."
         outcomes = []
         for i in range(0, len(jobs), self.together):
             keyed = {self._key(job): job for job in jobs[i : i + self.together]}
             if self.until is None or perf_counter() < self.until:
                 wanted = {key: (self._first_weights(job), job.plan) for key, job in keyed.items()}
                 self.lost |= _make(self.store, wanted, jobs[0].trial, self.device, self.until)
-            for error in [] if tuning else [self.lost[key] for key in keyed if key in self.lost]:
-                raise error
+            if not tuning:
+                lost = [job for key, job in keyed.items() if key in self.lost]
+                self.missing += [f"{job.name}: it diverged, choose lower rates" for job in lost]
             outcomes += [self._told(self._key(job), job) for job in jobs[i : i + self.together]]
         return outcomes
 
@@ -203,7 +204,7 @@ class Study:
     tuning: pl.DataFrame  # model, learning_rate, the score, steps: the runs that chose, none where there was no choice
     rates: dict[str, float]  # chosen, a model
     outcomes: list[Outcome]  # repetition by repetition, trial by trial, model by model
-    missing: list[str] = field(default_factory=list)  # runs that there was no time for
+    missing: list[str] = field(default_factory=list)  # runs that there was no time for, or that diverged
 
 
 def _tune(grid: _Grid, models: Sequence[str], chooser: Trial, rates: Sequence[float], steps: int, seed: int) -> dict:
@@ -264,7 +265,9 @@ def study(
                 places = [(seed, number, model) for seed in mine]
                 made |= zip(places, _repeat(grid, model, trial, chosen[model], mine))
     places = [(seed, number, model) for seed in seeds for number in range(len(trials)) for model in models]
-    outcomes = [made[place] for place in places if made.get(place)]
+    outcomes = [made[place] for place in places if isinstance(made.get(place), Outcome)]
+    if not outcomes and grid.lost:
+        raise next(iter(grid.lost.values()))
     if not outcomes and grid.missing:
         raise OutOfTime(
             f"no run was finished within {until:g} seconds: the same call with the store '{store.folder}' goes on"

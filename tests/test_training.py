@@ -522,6 +522,26 @@ def test_a_rate_at_which_a_model_diverges_is_not_chosen(tmp_path, capsys):
         made(tmp_path / "one", [], rates=(1e6,))
 
 
+def test_a_long_run_that_diverges_ends_no_other(tmp_path):
+    "What came to its end is there, and the lost ones are named."
+
+    class Broken(GaussianTask):
+        def draw(self, first, *how):
+            z, *rest = super().draw(first, *how)
+            return (z * (float("nan") if first >= 20 else 1.0), *rest)  # beyond the steps that choose
+
+    trials = [
+        Trial({"length": n}, kind(SubvolumeGaussian.of_length(n, copies=2)), Plan(6, 4, 0.5, warmup=1), 20, 10)
+        for n, kind in ((4, Broken), (16, GaussianTask))
+    ]
+    build = lambda model, trial, **how: build_model(model, length=trial.labels["length"], copies=2, **how)
+    how = dict(rates=(0.003, 0.006), tuning_steps=4)
+    found = study(build, ["gpt2"], trials, Store(tmp_path, {}), **how)
+    assert [o.place["length"] for o in found.outcomes] == [16]
+    [lost] = found.missing
+    assert lost.startswith("gpt2, length 4, seed 0") and lost.endswith("it diverged, choose lower rates")
+
+
 def test_a_study_is_what_its_runs_would_be_by_themselves(tmp_path):
     outcome = made(tmp_path / "study", [], rates=[0.01]).outcomes[2]
     build = lambda: build_model("gpt2", length=16, copies=2, seed=0)

@@ -6,7 +6,7 @@
 __all__ = ['Address', 'is_url', 'redacted', 'read_address', 'Fault', 'wrong_answer', 'Server', 'ask', 'ask_all', 'Served',
            'find_model']
 
-# %% ../nbs/03_servers.ipynb #56cade61
+# %% ../nbs/03_servers.ipynb #8cd18a38
 import json
 import os
 import random
@@ -19,13 +19,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import httpx
 
 from .arguments import Count, checked
 
-# %% ../nbs/03_servers.ipynb #2801b599
+# %% ../nbs/03_servers.ipynb #15fddd76
 @dataclass(frozen=True)
 class Address:
     "Where a server is, and what is wanted of it."
@@ -53,7 +53,7 @@ def redacted(url: str) -> str:
     host, slash, path = place.partition("/")
     return f"{kind}://{host.rpartition('@')[2]}{slash}{path}"
 
-# %% ../nbs/03_servers.ipynb #b80d3bbe
+# %% ../nbs/03_servers.ipynb #de140c68
 def _options(url: str, fragment: str) -> dict[str, Any]:
     "What stands behind the # of an address."
     first, *rest = fragment.split("&")
@@ -68,6 +68,13 @@ def _options(url: str, fragment: str) -> dict[str, Any]:
     return found | ({"in_flight": int(found["in_flight"])} if "in_flight" in found else {})
 
 
+def _parts(url: str) -> SplitResult | None:
+    "An address in parts, if it has a host, and a port that is one."
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        return parts if parts.hostname and (parts.port is None or parts.port > 0) else None
+
+
 @checked
 def read_address(
     url: str,  # http:// or https://, with options behind a #
@@ -76,30 +83,27 @@ def read_address(
     in_flight: Count | None = None,  # requests under way at once
 ) -> Address:
     "An address taken apart; one that nobody can be asked at, or that holds a secret, is refused."
-    parts, shown = urlsplit(url), redacted(url)
-    if parts.scheme.lower() not in ("http", "https"):
+    shown, kind, parts = redacted(url), url.partition(":")[0].lower(), _parts(url)
+    if kind not in ("http", "https"):
         raise ValueError(
-            f"model '{shown}' is at an address of an unknown kind, '{parts.scheme}': give http:// or https:// of a server, "
+            f"model '{shown}' is at an address of an unknown kind, '{kind}': give http:// or https:// of a server, "
             "a folder, a GGUF file or a name on the Hub"
         )
+    if parts is None:
+        raise ValueError(f"address '{shown}' names no host and port: write http://host:8000/v1")
     if "@" in parts.netloc or parts.query:
         raise ValueError(
             f"address '{shown}' was given with a user, a password or a query, which would be stored with the results: "
             "leave them out, and set the environment variable L2M_API_KEY"
         )
-    try:
-        whole = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        whole = False
-    if not whole:
-        raise ValueError(f"address '{shown}' names no host and port: write http://host:8000/v1")
     base = shown.rstrip("/").removesuffix("/completions") + ("" if parts.path.strip("/") else "/v1")
     given = dict(served=served, tokenizer=tokenizer, in_flight=in_flight)
     return replace(Address(base), **_options(url, parts.fragment) | {k: v for k, v in given.items() if v is not None})
 
-# %% ../nbs/03_servers.ipynb #fed04312
+# %% ../nbs/03_servers.ipynb #15b23e10
 _PAUSE, _LONGEST, _TRIES = 1.0, 60.0, 8  # seconds before the second try, at most, and how many tries in all
 _BELIEVED = 600.0  # seconds that a server may ask us to wait
+_TIMEOUT = 600.0  # seconds for an answer: a long text may wait behind many
 _PASSING = (408, 425, 429, 500, 502, 503, 504)  # states that may pass
 
 
@@ -136,7 +140,7 @@ def _pause_before(attempt: int, fault: Fault) -> float:
     "Seconds to wait; no number depends on this chance, so it has no seed."
     return max(fault.pause, min(_LONGEST, _PAUSE * 2**attempt) * random.uniform(0.5, 1))
 
-# %% ../nbs/03_servers.ipynb #769b020c
+# %% ../nbs/03_servers.ipynb #73517715
 _KEYS = ("L2M_API_KEY", "OPENAI_API_KEY")
 
 
@@ -164,7 +168,7 @@ def _said(response: httpx.Response, key: str) -> str:
         text = str(told if isinstance(told, str) else told["message"])
     return f"HTTP {response.status_code}" + (f": {words[:300]}" if (words := " ".join(text.split())) else "")
 
-# %% ../nbs/03_servers.ipynb #190d7f00
+# %% ../nbs/03_servers.ipynb #18f7860a
 class Server:
     "A server, and the open connections to it."
 
@@ -175,7 +179,7 @@ class Server:
         self._client = httpx.Client(
             headers={"Authorization": f"Bearer {self._secret}"} if self._secret else {},
             limits=many,
-            timeout=httpx.Timeout(600, connect=10, pool=None),
+            timeout=httpx.Timeout(_TIMEOUT, connect=10, pool=None),
         )
 
     def once(self, url: str, body: dict | None, read: Callable) -> Any:
@@ -197,7 +201,7 @@ class Server:
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
             raise wrong_answer("it is not what the interface prescribes, or half of it") from None
 
-# %% ../nbs/03_servers.ipynb #23db31ce
+# %% ../nbs/03_servers.ipynb #f1606607
 def ask(
     server: Server,
     url: str,
@@ -244,7 +248,7 @@ def ask_all(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
-# %% ../nbs/03_servers.ipynb #d04b68e9
+# %% ../nbs/03_servers.ipynb #64e8852c
 class Served(NamedTuple):
     "A model as its server describes it."
 

@@ -14,6 +14,7 @@ from collections import deque
 from itertools import islice
 from types import SimpleNamespace
 
+import httpx
 import nbformat
 import numpy as np
 import pytest
@@ -206,7 +207,7 @@ def running(folders):
 def shop(running, monkeypatch):
     "The server when all is well, and patience that costs no time."
     running.shop.open()
-    monkeypatch.setattr(servers, "_PAUSE", 0.01)
+    monkeypatch.setattr(servers, "_PAUSE", 0.001)
     for name in servers._KEYS:
         monkeypatch.delenv(name, raising=False)
     return running.shop
@@ -215,6 +216,13 @@ def shop(running, monkeypatch):
 @pytest.fixture
 def load(running, shop):
     return lambda behind="", **options: load_scorer(running.url + behind, **options)
+
+
+@pytest.fixture(scope="module")
+def loaded(running):
+    "One that was loaded when all was well."
+    running.shop.open()
+    return load_scorer(running.url, bos="bos", in_flight=4)
 
 
 def windows_of(scorer, n=6, length=32):
@@ -252,12 +260,10 @@ def test_it_keeps_the_promises_and_says_what_the_model_says(load, shop, folders,
     )
 
 
-def test_what_is_asked_twice_is_asked_once_and_many_are_under_way(load, shop):
-    scorer = load(in_flight=4, bos="bos")
-    shop.open()
+def test_what_is_asked_twice_is_asked_once_and_many_are_under_way(loaded, shop):
     shop.hold = True  # no answer before four questions are there
     rows = torch.tensor([[5, 6, 7], [5, 6, 7], [8, 9, 10], [11, 12, 13], [14, 15, 16], [17, 18, 19]])
-    found = scorer.logprobs(rows)[0]
+    found = loaded.logprobs(rows)[0]
     assert len(shop.prompts) == len(set(shop.prompts)) == 5 and shop.most == 4
     assert torch.equal(found[0], found[1])
 
@@ -266,12 +272,12 @@ def test_what_is_asked_twice_is_asked_once_and_many_are_under_way(load, shop):
 
 
 @pytest.mark.parametrize("fault", ["drop", "429", "500", "half", "no JSON", "NaN", "null", "few", "likely"])
-def test_a_fault_that_passes_is_not_seen(load, shop, fault):
-    scorer, rows = load(bos="bos"), torch.tensor([[5, 6, 7, 8]])
-    expected = scorer.logprobs(rows)[0]
+def test_a_fault_that_passes_is_not_seen(loaded, shop, fault):
+    rows = torch.tensor([[5, 6, 7, 8]])
+    expected = loaded.logprobs(rows)[0]
     shop.faults.append(fault)
     before = len(shop.prompts)
-    assert torch.equal(scorer.logprobs(rows)[0], expected) and len(shop.prompts) == before + 2 and not shop.faults
+    assert torch.equal(loaded.logprobs(rows)[0], expected) and len(shop.prompts) == before + 2 and not shop.faults
 
 
 @pytest.mark.parametrize(
@@ -286,22 +292,21 @@ def test_a_fault_that_passes_is_not_seen(load, shop, fault):
         ("half", ValueError, "answers wrongly: it is not what the interface prescribes, or half of it"),
     ],
 )
-def test_a_fault_that_stays_ends_in_one_line(load, shop, monkeypatch, fault, kind, says):
-    monkeypatch.setenv("L2M_API_KEY", KEY)
-    scorer = load(bos="bos")
+def test_a_fault_that_stays_ends_in_one_line(loaded, shop, monkeypatch, fault, kind, says):
+    monkeypatch.setattr(loaded.server, "_secret", KEY)
     shop.always = fault
     with pytest.raises(kind) as error:
-        scorer.logprobs(torch.tensor([[5, 6, 7, 8]] * 3 + [[6, 7, 8, 9]]))
+        loaded.logprobs(torch.tensor([[5, 6, 7, 8]] * 3 + [[6, 7, 8, 9]]))
     one_line(error, says)
 
 
-def test_an_answer_that_takes_too_long_is_asked_for_again(load, shop):
-    scorer, rows = load(bos="bos"), torch.tensor([[5, 6, 7, 8]])
-    expected = scorer.logprobs(rows)[0]
-    scorer.server._client.timeout = 1.0  # and 600 s otherwise
+def test_an_answer_that_takes_too_long_is_asked_for_again(loaded, shop, monkeypatch):
+    rows = torch.tensor([[5, 6, 7, 8]])
+    expected = loaded.logprobs(rows)[0]
+    monkeypatch.setattr(loaded.server._client, "timeout", httpx.Timeout(1.0))  # and 600 s otherwise
     shop.stuck = True
     shop.faults.append("slow")
-    assert torch.equal(scorer.logprobs(rows)[0], expected)
+    assert torch.equal(loaded.logprobs(rows)[0], expected)
     shop.stuck = False
 
 
@@ -312,8 +317,8 @@ def test_a_server_says_how_long_to_wait():
     assert servers._pause_before(0, servers.Fault("", pause=7)) == 7
 
 
-def test_a_dead_server_ends_the_work_and_the_next_start_asks_for_the_rest(load, shop, tmp_path):
-    scorer = load(bos="bos", in_flight=2)
+def test_a_dead_server_ends_the_work_and_the_next_start_asks_for_the_rest(loaded, shop, tmp_path):
+    scorer = loaded
     windows, options = windows_of(scorer), dict(lengths=[4, 16], batch_size=2)
     whole = measure_bipartite(scorer, windows, **options, store=tmp_path / "whole")
     shop.prompts.clear()
@@ -342,11 +347,10 @@ def test_a_dead_server_ends_the_work_and_the_next_start_asks_for_the_rest(load, 
     assert scores.parameters == whole.parameters and elsewhere.url not in json.dumps(scores.parameters)
 
 
-def test_another_model_behind_the_same_name_is_noticed(load, shop, tmp_path):
+def test_another_model_behind_the_same_name_is_noticed(loaded, load, shop, tmp_path):
     options = dict(lengths=[4, 8], store=tmp_path)
-    scorer = load(bos="bos")
-    measure_bipartite(scorer, windows_of(scorer), **options)
-    assert load(bos="eos").fingerprint == scorer.fingerprint
+    measure_bipartite(loaded, windows_of(loaded), **options)
+    assert load(bos="eos").fingerprint == loaded.fingerprint
     shop.behind = {"first": "second"}
     other = load(bos="bos")
     with pytest.raises(ValueError, match="was made with other parameters .model_fingerprint"):
@@ -411,10 +415,9 @@ def test_another_tokenizer_is_refused(load, shop, folders, tmp_path):
         one_line(error, f"tokenizer '{tmp_path}' is not that of 'first'", why, "name the model's own")
 
 
-def test_a_text_that_costs_more_than_chance_has_another_tokenizer(load, shop):
+def test_a_text_that_costs_more_than_chance_has_another_tokenizer(loaded, shop):
     shop.tokenizes, told = False, served.Answer([None] * 9, [-9.0] * 9)
-    scorer = load(bos="bos")
-    found = lambda answer: served._another_tokenizer(scorer.server, "first", scorer.tokenizer, [*range(10)], answer)
+    found = lambda answer: served._another_tokenizer(loaded.server, "first", loaded.tokenizer, [*range(10)], answer)
     assert "costs 9.0 nats a token" in found(told) and found(told._replace(nats=[-3.0] * 9)) is None
 
 

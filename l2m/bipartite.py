@@ -212,7 +212,8 @@ def _fill(
 # %% ../nbs/04_bipartite.ipynb #11a2fc62
 def _parameters(scorer, windows, lengths, ratios, plan, needs, batch_size) -> dict:
     "Everything the scores depend on."
-    return scorer.provenance() | dict(
+    told = {name: fact for name, fact in scorer.provenance().items() if name != "address"}  # a server may move
+    return told | dict(
         model=scorer.name,
         model_fingerprint=scorer.fingerprint,
         bos=scorer.bos,

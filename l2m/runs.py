@@ -8,6 +8,7 @@ __all__ = ['app', 'output_folder', 'run_experiment', 'execute', 'run', 'choices'
 # %% ../nbs/11_runs.ipynb #9db90ab0
 import json
 import os
+import re
 import sys
 from collections.abc import Collection
 from contextlib import contextmanager
@@ -71,6 +72,7 @@ def execute(
         raise ModuleNotFoundError("experiments need papermill: pip install 'l2m[book]'") from None
     parameters = parameters | {"output": str(folder)}
     _must_be_text(parameters)
+    _must_hold_no_secret(parameters)
     folder = results_folder(folder)
     rank = parameters.get("rank")
     executed = folder / (f"{notebook.stem}-{rank}.ipynb" if rank else notebook.name)
@@ -103,6 +105,17 @@ def _must_be_text(parameters: dict[str, Any]):
             raise ValueError(
                 f"parameter '{name}' is {value!r}, which is not UTF-8: rename the file or folder, or make a link to it"
             ) from None
+
+
+def _must_hold_no_secret(parameters: dict[str, Any]):
+    "Refuse an address with a password or a query: what a notebook is given is kept with its results."
+    for name, value in parameters.items():
+        place, query, _ = str(value).partition("#")[0].partition("?")
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", place) and (query or "@" in place.split("/")[2]):
+            raise ValueError(
+                f"parameter '{name}' holds an address with a password or a query, which would be kept with the results: "
+                "leave them out, and set the environment variable L2M_API_KEY"
+            )
 
 # %% ../nbs/11_runs.ipynb #3e81fd74
 _PLAIN = (ValueError, ModuleNotFoundError, FloatingPointError, OSError, *OSError.__subclasses__())
@@ -221,7 +234,7 @@ def choices():
     from l2m.named import NAMED  # takes seconds: not for commands that do without
 
     corpora = f"{', '.join(NAMED)}, a .txt, .jsonl or .parquet file, a folder of them, hf:owner/name"
-    models = f"{', '.join(EMBEDDED)}, a name on the Hub, a folder, a GGUF file"
+    models = f"{', '.join(EMBEDDED)}, a name on the Hub, a folder, a GGUF file, the address of a server"
     with _one_error():
         print("experiments:")
         for name in experiment_names():

@@ -9,6 +9,7 @@ __all__ = ['SCHEMES', 'bos_candidates', 'bos_costs', 'Wanted', 'load_language_mo
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -226,4 +227,9 @@ def load_scorer(
         raise ValueError(
             f"model is {wanted.model!r}: name a model, a folder or a GGUF file ('.' is the folder you are in)"
         )
-    return next(scheme.load(wanted) for scheme in SCHEMES if scheme.knows(wanted))
+    scorer = next(scheme.load(wanted) for scheme in SCHEMES if scheme.knows(wanted))
+    if isinstance(scorer, LanguageModel):
+        options = dict(device=device, dtype=dtype, device_map=device_map, attn_implementation=attn_implementation)
+        options |= dict(revision=revision, trust_remote_code=trust_remote_code, compile=compile)
+        scorer.recipe = partial(load_scorer, model, bos=scorer.bos, **options)
+    return scorer

@@ -199,6 +199,7 @@ def _ray() -> Any:
     if find_spec("ray") is None:
         raise ModuleNotFoundError("a cluster needs Ray: pip install 'l2m[cluster]'")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before it is loaded: nothing is reported to anyone
+    logging.getLogger("ray.widgets").setLevel(logging.WARNING)  # else it recommends packages for notebooks
     import ray
 
     return ray

@@ -28,7 +28,7 @@ help:
 	@echo "make test   build the book and run every test"
 	@echo "make book   build the book: _build/html/index.html, and l2m.pdf beside it where there is a Chromium"
 	@echo "make links  check the book's links to other sites"
-	@echo "make bench  how fast pairs are counted, processes sampled, models trained and texts scored"
+	@echo "make bench  how fast pairs are counted, processes sampled, models trained and texts scored, here and by two workers"
 	@echo "make gpu    on a GPU, in nine minutes: its tests, its speeds, the paper's figures; TINY=1 tries it on the CPU"
 	@echo "make reproduce RUN=gaussian_families/exact   compute a table of results/ again and compare"
 	@echo "make clean  remove what was built"
@@ -79,6 +79,7 @@ bench: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python bench/processes.py
 	OMP_NUM_THREADS=1 $(BIN)/python bench/training.py
 	OMP_NUM_THREADS=1 $(BIN)/python bench/scoring.py
+	OMP_NUM_THREADS=1 $(BIN)/python bench/cluster.py
 
 # PYTHON_GPU=python3 uses that one as it is and makes no .venv; PARTS="tests gaussian_kl" runs only these; NOVELS says where
 # the corpus of position_nll is.

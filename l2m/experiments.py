@@ -170,7 +170,8 @@ def results_folder(path: str | Path) -> Path:
 # %% ../nbs/11_experiments.ipynb #5040619c
 _PLACES = ("output", "store", "cache")
 _LIMITS = ("together", "minutes")  # how much is done at once, and in one call
-_APART = (*_PLACES, *_LIMITS, "show", "rank", "world_size", "trust_remote_code")  # no number depends on them
+_WHO = ("rank", "world_size", "engine", "workers")  # who computes
+_APART = (*_PLACES, *_LIMITS, *_WHO, "show", "trust_remote_code")  # no number depends on them
 
 
 def _cards(device: str, folder: Path) -> dict[str, list[str]]:

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['SCHEMES', 'bos_candidates', 'Beginnable', 'bos_costs', 'Wanted', 'load_language_model', 'load_served_model', 'Scheme',
-           'load_scorer']
+           'load_scorer', 'load_tokenizer']
 
-# %% ../nbs/03_loading.ipynb #9fddc3b7
+# %% ../nbs/03_loading.ipynb #0c7cfd14
 import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -26,7 +27,7 @@ from .scoring import LanguageModel
 from .served import ServedModel
 from .servers import Address, Served, Server, find_model, is_url, read_address
 
-# %% ../nbs/03_loading.ipynb #m28
+# %% ../nbs/03_loading.ipynb #d46b7ba5
 _OPENINGS = (
     "The river had been rising since the morning, and by noon the bridge was closed.",
     "In the last decade, several groups have tried to repeat the experiment.",
@@ -46,7 +47,7 @@ _OPENINGS = (
     "Old Thomas was the only one in the village who remembered the fire.",
 )
 
-# %% ../nbs/03_loading.ipynb #m29
+# %% ../nbs/03_loading.ipynb #d8e65842
 @checked
 def bos_candidates(
     tokenizer: PreTrainedTokenizerBase,
@@ -89,7 +90,7 @@ def bos_costs(
     costs = {name: -scorer.with_bos(bos).logprobs(ids)[0].mean().item() for name, bos in known.items()}
     return dict(sorted(costs.items(), key=lambda item: item[1]))
 
-# %% ../nbs/03_loading.ipynb #22cd7c97
+# %% ../nbs/03_loading.ipynb #7b35157c
 def _bos(name: str | int | None, tokenizer) -> int | None:
     "The token id a BOS choice stands for."
     candidates = bos_candidates(tokenizer)
@@ -104,7 +105,7 @@ def _bos(name: str | int | None, tokenizer) -> int | None:
         )
     return candidates[name]
 
-# %% ../nbs/03_loading.ipynb #d93d0b85
+# %% ../nbs/03_loading.ipynb #c4762cea
 @dataclass(frozen=True)
 class Wanted:
     "What was asked of `load_scorer`; the device and the precision are known to be there."
@@ -133,20 +134,30 @@ def _begun(scorer: Beginnable) -> Scorer:
     return scorer.with_bos(_bos(next(iter(bos_costs(scorer))), scorer.tokenizer))
 
 
+def _origin(wanted: Wanted, place: str | Path) -> dict:
+    "Where transformers looks."
+    return dict(
+        source=str(place), name=wanted.model, revision=wanted.revision, trust_remote_code=wanted.trust_remote_code
+    )
+
+
+def _tokenizer(wanted: Wanted, place: str | Path) -> PreTrainedTokenizerBase:
+    "The tokenizer at a place."
+    tokenizer = _load(AutoTokenizer, **_origin(wanted, place))
+    tokenizer.name_or_path = wanted.model  # not a folder of this machine
+    return tokenizer
+
+
 def load_language_model(
     wanted: Wanted,
     place: str | Path,  # a folder, or a name on the Hub
 ) -> LanguageModel:
     "What transformers finds at a place, probed and with its BOS chosen."
-    origin = dict(
-        source=str(place), name=wanted.model, revision=wanted.revision, trust_remote_code=wanted.trust_remote_code
-    )
-    tokenizer = _load(AutoTokenizer, **origin)
-    tokenizer.name_or_path = wanted.model  # not a folder of this machine
+    tokenizer = _tokenizer(wanted, place)
     start = None if wanted.bos == "auto" else _bos(wanted.bos, tokenizer)
     options = dict(dtype=wanted.dtype, device_map=wanted.device_map, attn_implementation=wanted.attn_implementation)
     options = {k: v for k, v in options.items() if v is not None} | dict(use_safetensors=True, output_loading_info=True)
-    network, info = _load(AutoModelForCausalLM, **origin, **options)
+    network, info = _load(AutoModelForCausalLM, **_origin(wanted, place), **options)
     if info["missing_keys"]:
         missing = ", ".join(sorted(info["missing_keys"])[:3])
         raise ValueError(
@@ -157,7 +168,7 @@ def load_language_model(
     probe(scorer)
     return _begun(scorer) if wanted.bos == "auto" else scorer
 
-# %% ../nbs/03_loading.ipynb #m47
+# %% ../nbs/03_loading.ipynb #d63ed66d
 def _load(kind, source: str, name: str, **options):
     "A model or its tokenizer, or one clear error."
     try:
@@ -181,7 +192,7 @@ def _reason(error: Exception, source: str) -> str:
         return f"no such folder, and not on the Hub; check the name, the network and HF_TOKEN ({text[:200]})"
     return text[:500]
 
-# %% ../nbs/03_loading.ipynb #ce0b5e38
+# %% ../nbs/03_loading.ipynb #09da67ee
 def _served_tokenizer(address: Address, model: Served, wanted: Wanted):
     "The tokenizer that was named, or the one at the place from which the server has its model."
     told = [place for place in dict.fromkeys((model.root, model.name)) if place]
@@ -216,21 +227,29 @@ def load_served_model(
     scorer = ServedModel(server, model, tokenizer, start)
     return _begun(scorer) if wanted.bos == "auto" else scorer
 
-# %% ../nbs/03_loading.ipynb #c774f813
+# %% ../nbs/03_loading.ipynb #2117401e
 class Scheme(NamedTuple):
     "A kind of source: which names are of it, and how what they name is loaded."
 
     knows: Callable[[Wanted], bool]
     load: Callable[[Wanted], Scorer]
+    place: Callable[[Wanted], str | Path] | None = (
+        None  # where transformers finds its tokenizer; None: the scorer has it
+    )
 
 
-def _load_from_hub(wanted: Wanted) -> Scorer:
+def _files(knows: Callable[[Wanted], bool], place: Callable[[Wanted], str | Path]) -> Scheme:
+    "A kind of source that is files which transformers can read."
+    return Scheme(knows, lambda wanted: load_language_model(wanted, place(wanted)), place)
+
+
+def _on_the_hub(wanted: Wanted) -> str:
     if wanted.path.is_absolute() or wanted.model.startswith((".", "~")) or wanted.model.count("/") > 1:
         choices = ", ".join(map(repr, EMBEDDED))
         raise FileNotFoundError(
             f"no model at '{wanted.model}': give {choices}, a folder, a GGUF file or a name on the Hub"
         )
-    return load_language_model(wanted, wanted.model)
+    return wanted.model
 
 
 def _is_folder(wanted: Wanted) -> bool:
@@ -243,18 +262,19 @@ def _is_there(wanted: Wanted) -> bool:
 
 SCHEMES = [
     Scheme(lambda wanted: is_url(wanted.model), load_served_model),
-    Scheme(
-        lambda wanted: wanted.model in EMBEDDED,
-        lambda wanted: load_language_model(wanted, dequantized(EMBEDDED[wanted.model]())),
-    ),
-    Scheme(_is_folder, lambda wanted: load_language_model(wanted, wanted.path)),
-    Scheme(_is_there, lambda wanted: load_language_model(wanted, dequantized(wanted.path))),
-    Scheme(lambda wanted: True, _load_from_hub),
+    _files(lambda wanted: wanted.model in EMBEDDED, lambda wanted: dequantized(EMBEDDED[wanted.model]())),
+    _files(_is_folder, lambda wanted: wanted.path),
+    _files(_is_there, lambda wanted: dequantized(wanted.path)),
+    _files(lambda wanted: True, _on_the_hub),
 ]
 
-# %% ../nbs/03_loading.ipynb #6ecee3ab
+# %% ../nbs/03_loading.ipynb #7f8688bd
 def _check_asked(wanted: Wanted):
-    "Refuse what is meant for a server, when there is none."
+    "Refuse a name that is none, and what is meant for a server when there is none."
+    if not wanted.model.strip():
+        raise ValueError(
+            f"model is {wanted.model!r}: name a model, a folder or a GGUF file ('.' is the folder you are in)"
+        )
     given = dict(served=wanted.served, tokenizer=wanted.tokenizer, in_flight=wanted.in_flight)
     asked = [name for name, value in given.items() if value is not None]
     if asked and not is_url(wanted.model):
@@ -282,24 +302,29 @@ def load_scorer(
     in_flight: Count | None = None,  # requests under way to a server at once; None: 16
 ) -> Scorer:  # of the kinds in SCHEMES so far, a LanguageModel or a ServedModel
     "Any causal language model as a scorer, probed and with its BOS chosen."
+    asked = dict(device=device, dtype=dtype, device_map=device_map, attn_implementation=attn_implementation)
+    asked |= dict(revision=revision, trust_remote_code=trust_remote_code, compile=compile)
+    asked |= dict(served=served, tokenizer=tokenizer, in_flight=in_flight)
     place = known_device(device)
-    wanted = Wanted(
-        str(model),
-        place,
-        known_dtype(dtype, place),
-        bos,
-        device_map,
-        attn_implementation,
-        revision,
-        trust_remote_code,
-        compile,
-        served,
-        tokenizer,
-        in_flight,
-    )
-    if not wanted.model.strip():
-        raise ValueError(
-            f"model is {wanted.model!r}: name a model, a folder or a GGUF file ('.' is the folder you are in)"
-        )
+    wanted = Wanted(**asked | dict(model=str(model), bos=bos, device=place, dtype=known_dtype(dtype, place)))
     _check_asked(wanted)
-    return next(scheme.load(wanted) for scheme in SCHEMES if scheme.knows(wanted))
+    scorer = next(scheme.load(wanted) for scheme in SCHEMES if scheme.knows(wanted))
+    if isinstance(scorer, (LanguageModel, ServedModel)):
+        scorer.recipe = partial(load_scorer, model, bos=scorer.bos, **asked)
+    return scorer
+
+# %% ../nbs/03_loading.ipynb #4a753ed6
+@checked
+def load_tokenizer(
+    model: str | Path,  # as for `load_scorer`
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,  # run code that comes with the model
+) -> Any:  # a PreTrainedTokenizerBase
+    "The tokenizer of a scorer, where it can be had without the model."
+    cpu = torch.device("cpu")
+    wanted = Wanted(str(model), cpu, torch.float32, "auto", None, None, revision, trust_remote_code)
+    scheme = next(scheme for scheme in SCHEMES if scheme.knows(wanted))
+    if scheme.place is None:
+        return load_scorer(model, revision=revision, trust_remote_code=trust_remote_code).tokenizer
+    return _tokenizer(wanted, scheme.place(wanted))

@@ -11,6 +11,7 @@ import math
 import random
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -241,7 +242,7 @@ class ServedModel(SequenceScorer):
         bos: int | None = None,  # token id put before every sequence
     ):
         self.server, self.model, self.tokenizer, self.name = server, model, tokenizer, model.name
-        self.vocabulary, self.bos = len(tokenizer), bos
+        self.vocabulary, self.bos, self.recipe = len(tokenizer), bos, None  # the call that loads it anew
         self.context_limit = (
             None if model.context is None else model.context - 2
         )  # the last token is sent, one is written
@@ -274,6 +275,7 @@ class ServedModel(SequenceScorer):
                 f"bos {bos} is not in the vocabulary of '{self.name}': choose None or 0 <= bos < {self.vocabulary}"
             )
         (other := copy.copy(self)).bos = bos
+        other.recipe = self.recipe and partial(self.recipe, bos=bos)
         return other
 
     def provenance(self) -> dict[str, Any]:

@@ -268,7 +268,7 @@ SCHEMES = [
     _files(lambda wanted: True, _on_the_hub),
 ]
 
-# %% ../nbs/03_loading.ipynb #7f8688bd
+# %% ../nbs/03_loading.ipynb #74666bcb
 def _check_asked(wanted: Wanted):
     "Refuse a name that is none, and what is meant for a server when there is none."
     if not wanted.model.strip():
@@ -282,7 +282,7 @@ def _check_asked(wanted: Wanted):
             f"{asked[0]} is {given[asked[0]]!r}, but model '{wanted.model}' is not at a server: leave it out, or give http://…"
         )
 
-
+# %% ../nbs/03_loading.ipynb #e7bd0d4d
 @checked
 def load_scorer(
     model: str

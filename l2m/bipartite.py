@@ -23,7 +23,8 @@ from .arguments import Between, Count, Share, checked
 from .errors import clustered
 from .interface import Needs, Scorer
 from .passes import AUTO, SHARD, AtOnce, passes_of, score_shard
-from .stores import Store, Unfinished, read_shards, versions, writable
+from .places import place, writable
+from .stores import Store, Unfinished, read_shards, versions
 from .windows import Windows
 
 __getattr__ = moved("bipartite", "estimators", "counting")  # names that were here once
@@ -153,7 +154,7 @@ def measure_bipartite(
     ratios: Sequence[int] = (2,),  # L / split
     shuffles: Annotated[int, Between(0)] = 1,  # partners of each window; 0: no crossed passes
     alone: bool = True,  # read each Y by itself; False: for estimates that do without
-    store: str | Path | None = None,  # folder to fill and resume from; None: nothing is kept
+    store: str | Path | None = None,  # folder to fill and resume from, or its URL; None: nothing is kept
     batch_size: Count
     | Literal["auto"] = 8,  # windows scored at once, one shard; auto: as many of 32 as fit into memory
     rank: int = 0,  # which of `world_size` processes this is
@@ -176,7 +177,7 @@ def measure_bipartite(
         _read_scores(shelf, shards)  # damaged shards are named before hours are spent on missing ones
         mine = {key: shard for i, (key, shard) in enumerate(shards.items()) if i % world_size == rank}
         _fill(shelf, mine, scorer, windows, group, partners, at_once)
-        return load_scores(shelf.folder)
+        return load_scores(str(shelf.folder))
 
 # %% ../nbs/04_bipartite.ipynb #9c2fbec9
 def _fill(
@@ -253,6 +254,8 @@ def _check_measurable(scorer, windows, plan, rank, world_size, store):
         raise ValueError(f"rank {rank} is not one of {world_size} processes: choose 0 <= rank < world_size")
     if world_size > 1 and store is None:
         raise ValueError(f"{world_size} processes need a store to share: name a folder")
+    if store is not None:
+        place(store)
 
 
 def _check_groups(plan: pl.DataFrame, group: np.ndarray):

@@ -20,7 +20,8 @@ import polars as pl
 from .arguments import Count, checked
 from .corpora import Corpus
 from .information import entropy, grassberger_g
-from .stores import named_folder, seal, unseal, writable, write_atomically
+from .places import named_folder, writable, write_atomically
+from .stores import seal, unseal
 from .tokens import document_tokens
 
 # %% ../nbs/05_counting.ipynb #231cf84b

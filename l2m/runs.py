@@ -32,8 +32,9 @@ from l2m.experiments import (
     save_table,
 )
 from .parameters import checked_parameters, notebook_parameters, parameter_comments, read_options
+from .places import write_atomically
 from .published import DIRECT, NATS_PER_SCALAR
-from .stores import fingerprint, write_atomically
+from .stores import fingerprint
 
 # %% ../nbs/11_runs.ipynb #e8823c83
 @checked
@@ -220,7 +221,7 @@ def choices():
     from l2m.expansion import EMBEDDED
     from l2m.named import NAMED  # takes seconds: not for commands that do without
 
-    corpora = f"{', '.join(NAMED)}, a .txt, .jsonl or .parquet file, a folder of them, hf:owner/name"
+    corpora = f"{', '.join(NAMED)}, a .txt, .jsonl or .parquet file, a folder or a URL of them, hf:owner/name"
     models = f"{', '.join(EMBEDDED)}, a name on the Hub, a folder, a GGUF file"
     with _one_error():
         print("experiments:")

@@ -24,7 +24,8 @@ from .arguments import Between, Count, as_array, checked
 from .corpora import Corpus
 from .counting import BYTES_PER_PAIR, PairRuns, batch_keys, check_distances, count_keys, in_batches, pair_information
 from .errors import check_level, check_noise, draws_of, jackknife, numbers_of, small_sample_stretch
-from .stores import Store, fingerprint, named_folder, read_shards, versions
+from .places import named_folder
+from .stores import Store, fingerprint, read_shards, versions
 from .token_cache import cached_tokens, tokenizer_fingerprint
 
 __getattr__ = moved("two_point", "counting", "token_cache")  # names that were here once

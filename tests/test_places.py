@@ -19,10 +19,10 @@ from l2m.bipartite import load_scores, measure_bipartite
 from l2m.corpora import load_corpus
 from l2m.experiments import Experiment
 from l2m.places import Url, place, writable, write_atomically
+from l2m.plans import checkpoint_in
 from l2m.processes import PolyaUrn, process_windows
 from l2m.stores import Damaged, Store, check_stores
-from l2m.tasks import DiscreteTask
-from l2m.training import Plan, train
+from l2m.study import study
 
 TABLE = pl.DataFrame({"x": [1.0, 2.0]})
 
@@ -210,7 +210,9 @@ def test_what_needs_a_folder_says_so():
     ):
         Experiment("gaussian_families", {"output": "memory://bucket/out"})
     with pytest.raises(ValueError, match="a run's checkpoint cannot lie at 'memory://bucket/run'"):
-        train(torch.nn.Linear(2, 2), DiscreteTask(PolyaUrn(), 8), Plan(1, 1, 0.1, warmup=0), "memory://bucket/run")
+        checkpoint_in("memory://bucket/run", None, None, None)
+    with pytest.raises(ValueError, match="a store of trained models, .* cannot lie at 'memory://bucket/models'"):
+        study(print, [], [], Store("memory://bucket/models", {}), rates=[0.1], tuning_steps=1)
 
 
 def test_a_url_is_a_value():

@@ -171,7 +171,8 @@ def results_folder(path: str | Path) -> Path:
 # %% ../nbs/11_experiments.ipynb #5040619c
 _SHARED = ("store", "cache")  # may be URLs
 _LIMITS = ("together", "minutes")  # how much is done at once, and in one call
-_APART = ("output", *_SHARED, *_LIMITS, "show", "rank", "world_size", "trust_remote_code")  # no number depends on them
+_WHO = ("rank", "world_size", "engine", "workers")  # who computes
+_APART = ("output", *_SHARED, *_LIMITS, *_WHO, "show", "trust_remote_code")  # no number depends on them
 
 
 def _cards(device: str, folder: Path) -> dict[str, list[str]]:

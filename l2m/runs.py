@@ -40,7 +40,7 @@ from .stores import fingerprint
 @checked
 def output_folder(experiment: str, profile: str, parameters: dict[str, Any]) -> Path:
     "A folder whose name depends on the work alone."
-    apart = ("output", "rank", "world_size", "together", "minutes")
+    apart = ("output", "rank", "world_size", "engine", "workers", "together", "minutes")
     work = {k: v for k, v in parameters.items() if k not in apart}
     return Path("runs") / experiment / f"{profile}-{fingerprint(json.dumps(work, sort_keys=True))[:8]}"
 

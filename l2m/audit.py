@@ -7,14 +7,17 @@ __all__ = ['CURVE', 'falls_short', 'audit', 'summary']
 
 # %% ../nbs/07_audit.ipynb #2bce343b
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import polars as pl
 from tqdm import tqdm
 
-from .arguments import checked
+from .arguments import Count, checked
 from .condition import Tokens, check_law, needed_state, verdicts
+from .engines import known_engine
+from .interface import Engine
 from .published import DIRECT, NATS_PER_SCALAR, VCLUB
 from .state import HistoryState, history_state, model_name, whole_bytes
 
@@ -60,6 +63,8 @@ def audit(
     dtypes: Sequence[str] = ("bfloat16",),  # of the state; the bits of the first one set the bound
     nats_per_scalar: float = NATS_PER_SCALAR,  # what a trained model stores in a scalar; by default from the paper's Figure 3(c)
     trust_remote_code: bool = False,  # run code that comes with a model
+    engine: str | Engine = "local",  # who computes: this process; "ray" or the address of a cluster
+    workers: Count | None = None,  # of a cluster; None: as many as there is room for
 ) -> pl.DataFrame:  # one row a model; error: why a model has no numbers
     "The L²M condition for each model: growth, verdicts, sizes, and where it falls short of A·L^beta."
     interval = interval or (min(beta, VCLUB.exponent), max(beta, DIRECT.exponent))
@@ -71,20 +76,32 @@ def audit(
         raise ValueError(f"beta {beta} with interval {list(interval)}: expected 0 < low <= beta <= high < 1")
     check_law(beta, amplitude, nats_per_scalar)
     lengths, bits = [int(length) for length in lengths], 8 * [*map(whole_bytes, dtypes)][0]
-    law, prices = (beta, amplitude), (nats_per_scalar, bits * math.log(2))
-    rows = []
-    for model in tqdm(models, desc="audit", unit="model", leave=False):
-        try:
-            state = history_state(model, max(lengths), trust_remote_code)
-            rows.append(
-                dict(model=state.model, carries=_carries(state), exponent=state.exponent)
-                | verdicts(state.exponent, beta, interval)
-                | _sizes(state, lengths, dtypes)
-                | _needs(state, lengths, law, prices)
-            )
-        except ValueError as error:
-            rows.append(dict(model=model_name(model), error=str(error)))
-    return pl.DataFrame(rows, schema=_columns(lengths, dtypes))
+    verdicts_at, prices = (beta, amplitude, interval), (nats_per_scalar, bits * math.log(2))
+    row = partial(_row, law=verdicts_at, prices=prices, lengths=lengths, dtypes=dtypes, trust=trust_remote_code)
+    with known_engine(engine, workers).hire(partial(_same, row)) as run:
+        done = tqdm(run(enumerate(models)), desc="audit", total=len(models), unit="model", leave=False)
+        rows = dict(done)
+    return pl.DataFrame([rows[i] for i in range(len(models))], schema=_columns(lengths, dtypes))
+
+
+def _same(work: Callable) -> Callable:
+    "A worker that needs nothing made ready."
+    return work
+
+
+def _row(model: Any, law: tuple, prices: tuple, lengths: list[int], dtypes: Sequence[str], trust: bool) -> dict:
+    "The row of one model, or why it has no numbers."
+    beta, amplitude, interval = law
+    try:
+        state = history_state(model, max(lengths), trust)
+        return (
+            dict(model=state.model, carries=_carries(state), exponent=state.exponent)
+            | verdicts(state.exponent, beta, interval)
+            | _sizes(state, lengths, dtypes)
+            | _needs(state, lengths, (beta, amplitude), prices)
+        )
+    except ValueError as error:
+        return dict(model=model_name(model), error=str(error))
 
 # %% ../nbs/07_audit.ipynb #07-state-048
 def _sizes(state, lengths, dtypes):

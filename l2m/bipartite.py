@@ -7,7 +7,7 @@ __all__ = ['blocks', 'tokens_read', 'groups_of', 'BipartiteScores', 'measure_bip
 
 # %% ../nbs/04_bipartite.ipynb #598b830a
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -19,12 +19,13 @@ import polars as pl
 from tqdm import tqdm
 
 from . import moved
-from .arguments import Between, Count, Share, checked
+from .arguments import Between, Count, Share, checked, fits
+from .engines import known_engine
 from .errors import clustered
-from .interface import Needs, Scorer
-from .passes import AUTO, SHARD, AtOnce, passes_of, score_shard
+from .interface import Engine, Needs, Scorer
+from .passes import AUTO, SHARD, Identity, Scoring, passes_of
 from .places import place, writable
-from .stores import Store, Unfinished, read_shards, versions
+from .stores import Store, Unfinished, read_shards
 from .windows import Windows
 
 __getattr__ = moved("bipartite", "estimators", "counting")  # names that were here once
@@ -147,7 +148,7 @@ def _shards(plan: pl.DataFrame, n: int, batch_size: int) -> dict[str, tuple[rang
 # %% ../nbs/04_bipartite.ipynb #a7ec4a0d
 @checked
 def measure_bipartite(
-    scorer: Scorer,
+    scorer: Scorer | Callable[[], Scorer],  # or what makes it where it is used: partial(load_scorer, "meta-llama/…")
     windows: Windows,  # windows at least as long as the longest block
     *,
     lengths: Sequence[int] | Mapping[int, int],  # block lengths L; a mapping says how many windows each is scored on
@@ -159,61 +160,67 @@ def measure_bipartite(
     | Literal["auto"] = 8,  # windows scored at once, one shard; auto: as many of 32 as fit into memory
     rank: int = 0,  # which of `world_size` processes this is
     world_size: Count = 1,  # how many processes fill the store together
+    engine: str | Engine = "local",  # who computes: this process; "ray" or the address of a cluster
+    workers: Count | None = None,  # of a cluster; None: as many as there is room for
 ) -> BipartiteScores:
     "Score every window jointly, alone and crossed; resume where an earlier start stopped."
-    plan = blocks(list(lengths), ratios)
-    _check_measurable(scorer, windows, plan, rank, world_size, store)
-    at_once = AtOnce(halves=batch_size == "auto")
-    batch_size = AUTO if batch_size == "auto" else batch_size
+    hands, plan = known_engine(engine, workers), blocks(list(lengths), ratios)
+    _check_wanted(windows, plan, rank, world_size, store)
+    halves, batch_size = batch_size == "auto", AUTO if batch_size == "auto" else batch_size
     counts = _counts(lengths, ratios, len(windows))
     plan = plan.with_columns(windows=pl.Series([counts[r, L] for r, L, _ in plan.iter_rows()]))
     group, partners = groups_of(windows.documents, shuffles)
     _check_groups(plan, group)
     longest, shards = plan["length"].max(), _shards(plan, len(windows), batch_size)
     windows = replace(windows, tokens=windows.tokens[:, :longest], chars=windows.chars[:, :longest])
-    work = _parameters(scorer, windows, lengths, ratios, plan, Needs(alone, int(shuffles)), batch_size)
+    needs = Needs(alone, int(shuffles))
     with tempfile.TemporaryDirectory() as scratch:
-        shelf = Store(store if store is not None else scratch, work)
-        _read_scores(shelf, shards)  # damaged shards are named before hours are spent on missing ones
-        mine = {key: shard for i, (key, shard) in enumerate(shards.items()) if i % world_size == rank}
-        _fill(shelf, mine, scorer, windows, group, partners, at_once)
+        with hands.hire(Scoring(scorer, windows, partners, needs, halves)) as run:
+            known = Identity.of(scorer) if fits(scorer, Scorer) else dict(run([("who", None)]))["who"]
+            _check_context(known, longest)
+            work = _parameters(known, windows, lengths, ratios, plan, needs, batch_size)
+            shelf = Store(store if store is not None else scratch, work)
+            _read_scores(shelf, shards)  # damaged shards are named before hours are spent on missing ones
+            mine = {key: shard for i, (key, shard) in enumerate(shards.items()) if i % world_size == rank}
+            _fill(shelf, mine, run, known, _roles(windows, group, partners))
         return load_scores(str(shelf.folder))
 
 # %% ../nbs/04_bipartite.ipynb #9c2fbec9
-def _fill(
-    shelf: Store,
-    shards: dict,
-    scorer: Scorer,
-    windows: Windows,
-    group: np.ndarray,
-    partners: np.ndarray,
-    at_once: AtOnce,
-):
-    "Score the shards that are missing."
+def _roles(windows: Windows, group: np.ndarray, partners: np.ndarray) -> pl.DataFrame:
+    "The windows, and what each is used for."
+    lists = pl.Series(partners.tolist(), dtype=pl.List(pl.Int64))
+    return windows.table().with_columns(group=pl.Series(group, dtype=pl.Int64), partners=lists)
+
+
+def _fill(shelf: Store, shards: dict, run: Callable, known: Identity, windows: pl.DataFrame):
+    "Have the shards computed that are missing."
     missing = {key for key in ("windows", *shards) if key not in shelf}
     if missing:
         writable(shelf.folder)
     if "windows" in missing:
-        lists = pl.Series(partners.tolist(), dtype=pl.List(pl.Int64))
-        roles = dict(group=pl.Series(group, dtype=pl.Int64), partners=lists)
-        shelf.write("windows", windows.table().with_columns(**roles))
+        shelf.write("windows", windows)
     done = sum(len(rows) for key, (rows, _) in shards.items() if key not in missing)
     total = sum(len(rows) for rows, _ in shards.values())
     with tqdm(total=total, initial=done, unit="window", desc="scoring") as bar, ThreadPoolExecutor(1) as pool:
+
+        def tasks() -> Iterator[tuple[str, tuple]]:
+            for key in filter(missing.__contains__, shards):
+                if key not in shelf:
+                    yield key, (*shards[key], known)
+                else:  # a process that does the same work was faster
+                    bar.update(len(shards[key][0]))
+
         writing = pool.submit(int)
-        for key in filter(missing.__contains__, shards):
-            rows, reach = shards[key]
-            if key not in shelf:  # a process that does the same work may have been faster
-                shard = score_shard(scorer, windows, partners, _needs(shelf), reach, rows, at_once)
-                writing.result()  # what goes wrong in writing ends the work
-                writing = pool.submit(shelf.write, key, shard)
-            bar.update(len(rows))
+        for key, shard in run(tasks()):
+            writing.result()  # what goes wrong in writing ends the work
+            writing = pool.submit(shelf.write, key, shard)
+            bar.update(len(shards[key][0]))
         writing.result()
 
 # %% ../nbs/04_bipartite.ipynb #11a2fc62
-def _parameters(scorer, windows, lengths, ratios, plan, needs, batch_size) -> dict:
+def _parameters(scorer: Identity, windows, lengths, ratios, plan, needs, batch_size) -> dict:
     "Everything the scores depend on."
-    return scorer.provenance() | dict(
+    return scorer.made | dict(
         model=scorer.name,
         model_fingerprint=scorer.fingerprint,
         bos=scorer.bos,
@@ -227,7 +234,7 @@ def _parameters(scorer, windows, lengths, ratios, plan, needs, batch_size) -> di
         windows_of_blocks=plan["windows"].to_list(),
         shuffles=needs.shuffles,
         batch_size=int(batch_size),
-        versions=versions("torch", "transformers"),
+        versions=scorer.versions,
         **({} if needs.alone else {"alone": False}),
     )
 
@@ -237,18 +244,12 @@ def _needs(shelf: Store) -> Needs:
     return Needs(shelf.parameters.get("alone", True), shelf.parameters["shuffles"])
 
 # %% ../nbs/04_bipartite.ipynb #e017507e
-def _check_measurable(scorer, windows, plan, rank, world_size, store):
-    "Refuse what cannot be measured before anything is scored."
+def _check_wanted(windows, plan, rank, world_size, store):
+    "Refuse what cannot be measured with any scorer."
     longest = plan["length"].max()
-    needed = longest - 1 + (scorer.bos is not None)  # the last token is predicted, never read
     if longest > windows.tokens.shape[1]:
         raise ValueError(
             f"length {longest} is longer than the windows ({windows.tokens.shape[1]} tokens): draw windows of {longest} tokens"
-        )
-    if scorer.context_limit is not None and needed > scorer.context_limit:
-        raise ValueError(
-            f"length {longest} exceeds the {scorer.context_limit}-token context of '{scorer.name}': "
-            f"choose lengths <= {scorer.context_limit - needed + longest}"
         )
     if not 0 <= rank < world_size:
         raise ValueError(f"rank {rank} is not one of {world_size} processes: choose 0 <= rank < world_size")
@@ -256,6 +257,16 @@ def _check_measurable(scorer, windows, plan, rank, world_size, store):
         raise ValueError(f"{world_size} processes need a store to share: name a folder")
     if store is not None:
         place(store)
+
+
+def _check_context(scorer: Identity, longest: int):
+    "Refuse what this scorer cannot read."
+    needed = longest - 1 + (scorer.bos is not None)  # the last token is predicted, never read
+    if scorer.context_limit is not None and needed > scorer.context_limit:
+        raise ValueError(
+            f"length {longest} exceeds the {scorer.context_limit}-token context of '{scorer.name}': "
+            f"choose lengths <= {scorer.context_limit - needed + longest}"
+        )
 
 
 def _check_groups(plan: pl.DataFrame, group: np.ndarray):

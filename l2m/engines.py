@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import chain
+from itertools import chain, count
 from typing import Annotated, Any
 
 from .arguments import Between, Count, checked
@@ -53,9 +53,9 @@ class _Worker:
         torch.set_num_threads(self.threads)
         self.work = worker()
 
-    def do(self, task: Any) -> tuple:
-        "The result of a task; nothing, if this process has not begun."
-        return (self.work(task),) if self.work else ()
+    def do(self, task: Any) -> Any:
+        "The result of a task."
+        return self.work(task)
 
 # %% ../nbs/00_engines.ipynb #4996839d
 class _Lost(Exception):
@@ -78,21 +78,28 @@ def _last_line(error: Exception) -> str:
     return [line.strip() for line in str(error).splitlines() if line.strip()][-1]
 
 # %% ../nbs/00_engines.ipynb #75baa2d7
-_CHANCES = 3  # workers that may die under a task
+_CHANCES = 3  # workers that may die under a task, or one after the other before they are ready
 
 
 class _Staff:
     "The workers that were hired, and who is ready."
 
-    def __init__(self, ray: Any, actors: list, worker: Any):
-        self.ray, self.actors, self.worker = ray, actors, worker
-        self.ready, self.beginning, self.deaths = [], {}, Counter()
-        for i in range(len(actors)):
-            self._begin(i)
+    def __init__(self, ray: Any, hire: Callable[[], Any], worker: Any, n: int):
+        self.ray, self.hire, self.worker = ray, hire, worker
+        self.actors, self.ready, self.beginning = {}, [], {}  # number: worker; numbers; reference: number
+        self.deaths, self.in_vain, self.hired = Counter(), 0, count()
+        for _ in range(n):
+            self._begin()
 
-    def _begin(self, i: int):
-        begin = self.actors[i].begin.options(max_task_retries=_CHANCES - 1)
-        self.beginning[begin.remote(self.worker)] = i
+    def _begin(self):
+        i = next(self.hired)
+        self.actors[i] = self.hire()
+        self.beginning[self.actors[i].begin.remote(self.worker)] = i
+
+    def _replace(self, i: int):
+        "Somebody else, for a worker that is gone."
+        del self.actors[i]
+        self._begin()
 
     def _welcome(self, reference: Any):
         "A worker is ready, or never will be."
@@ -100,11 +107,20 @@ class _Staff:
         try:
             _result(self.ray, reference)
             self.ready.append(i)
+            self.in_vain = 0
         except _Lost as loss:
-            if not self.ready and not self.beginning:
+            self.in_vain += 1
+            if self.in_vain < _CHANCES:
+                self._replace(i)
+            elif not self.ready and not self.beginning:
                 raise RuntimeError(
                     f"no worker could begin ({loss}): is l2m on every node, and does the model fit into a worker's memory?"
                 ) from None
+
+    def leave(self):
+        "Send everyone away."
+        for actor in self.actors.values():
+            self.ray.kill(actor)
 
 # %% ../nbs/00_engines.ipynb #3c9ab41b
 _AHEAD = 2  # tasks a worker: one at work, one that waits
@@ -125,13 +141,12 @@ class _Crew(_Staff):
                 self._welcome(reference)
                 continue
             try:
-                if not (result := _result(self.ray, reference)):
-                    raise _Lost("the worker was started again")
+                result = _result(self.ray, reference)
             except _Lost as loss:
                 again.append(self._lose(given, reference, loss))
             else:
                 _, key, _ = given.pop(reference)
-                yield key, *result
+                yield key, result
 
     def _give(self, again: list, tasks: Iterator, given: dict):
         "Give out tasks, lost ones first: one to every worker before anyone has two."
@@ -142,12 +157,12 @@ class _Crew(_Staff):
                     given[self.actors[i].do.remote(task[1])] = i, *task
 
     def _lose(self, given: dict, reference: Any, loss: _Lost) -> tuple[str, Any]:
-        "A task whose worker is gone; the worker begins again, if it can."
+        "A task whose worker is gone; somebody else is hired."
         i, key, task = given[reference]
         if i in self.ready:  # the first of its tasks to be missed
             at_work = next(key for j, key, _ in given.values() if j == i)
             self.ready.remove(i)
-            self._begin(i)
+            self._replace(i)
             self.deaths[at_work] += 1
             if self.deaths[at_work] == _CHANCES:
                 raise RuntimeError(
@@ -264,18 +279,17 @@ class RayEngine:
         "Workers, sent away in the end."
         with _connected(self.address, self.workers) as ray:
             cpus, gpus, n = _places(ray, self)
-            place = dict(num_cpus=cpus, num_gpus=gpus, max_restarts=-1, max_task_retries=0)
+            place = dict(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0)
             try:
                 sent = ray.put(worker)
             except TypeError as error:
                 raise ValueError(f"{type(worker).__name__} cannot be sent to a worker: {_last_line(error)}") from None
             hired = ray.remote(_Worker).options(**place)
-            actors = [hired.remote(int(cpus)) for _ in range(n)]
+            crew = _Crew(ray, lambda: hired.remote(int(cpus)), sent, n)
             try:
-                yield _Crew(ray, actors, sent)
+                yield crew
             finally:
-                for actor in actors:
-                    ray.kill(actor)
+                crew.leave()
 
 # %% ../nbs/00_engines.ipynb #91893cd0
 @checked

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -361,7 +361,7 @@ class LanguageModel:
         self.bos = self._known(bos)
         self.context_limit = _context_limit(model.config.get_text_config())
         self.device, self.dtype = model.get_input_embeddings().weight.device, model.dtype
-        self.reuses_state, self.direct = True, None  # both are found out
+        self.reuses_state, self.direct, self.recipe = True, None, None  # found out; the call that loads it anew
         self.pass_tokens = _pass_tokens(model) if self.device.type == "cuda" else 0
         self.compiled = torch.compile(body_of(model), dynamic=True) if compile else None
         self.fingerprint = _weights_fingerprint(model)
@@ -389,6 +389,7 @@ class LanguageModel:
     def with_bos(self, bos: int | None) -> "LanguageModel":
         "The same model with another BOS."
         (other := copy.copy(self)).bos = self._known(bos)
+        other.recipe = self.recipe and partial(self.recipe, bos=bos)
         return other
 
     def _known(self, bos: int | None) -> int | None:

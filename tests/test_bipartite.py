@@ -485,7 +485,7 @@ def test_what_is_no_table_of_logprobs_is_refused(change, message):
     [
         (
             dict(scorer="gpt2"),
-            "scorer is 'gpt2', expected a Scorer, and it has no bos, context_limit, fingerprint, logprobs, name",
+            "scorer is 'gpt2', expected a Scorer or a function, and it has no bos, context_limit, fingerprint, logprobs, name",
         ),
         (dict(scorer=None), "scorer is None, expected a Scorer"),
         (dict(windows=torch.zeros(8, 8)), "windows is a torch.Tensor of shape (8, 8), expected a Windows"),

@@ -191,12 +191,12 @@ class _Run:
         return keys[inside], counts[inside]
 
 
-def _merged(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def _merged(parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     "Distinct keys, ascending, and their counts, from sorted parts; a stable sort takes sorted parts as they are."
     keys, counts = (np.concatenate(columns) for columns in zip(*parts))
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
-    starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
+    starts = np.flatnonzero(np.append(len(keys) > 0, keys[1:] != keys[:-1]))
     return keys[starts], np.add.reduceat(counts[order], starts)
 
 
@@ -251,9 +251,9 @@ class PairRuns:
         edges = self.edges(name) if edges is None else edges
         runs = [_Run.open(path) for path in self.runs[name]]
         for low, high in pairwise(edges):
-            parts = [run.rows(low, high) for run in runs]
-            if any(len(keys) for keys, _ in parts):
-                yield _merged(parts)
+            part = _merged(run.rows(low, high) for run in runs)  # nothing else holds the rows while they are merged
+            if len(part[0]):
+                yield part
 
     def edges(self, name: str) -> list[int]:
         "Keys between which no more than `rows` rows lie, all runs together."

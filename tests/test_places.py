@@ -30,7 +30,7 @@ TABLE = pl.DataFrame({"x": [1.0, 2.0]})
 class Faraway(MemoryFileSystem):
     "Storage that shows half of what is being written, remembers listings, and can fail: neither a disk nor an object store."
 
-    protocol, store, pseudo_dirs, cachable = "faraway", {}, [""], True
+    protocol, store, pseudo_dirs = "faraway", {}, [""]
     fault, seen = None, []
 
     @classmethod

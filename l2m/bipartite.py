@@ -24,7 +24,8 @@ from .engines import known_engine
 from .errors import clustered
 from .interface import Engine, Needs, Scorer
 from .passes import AUTO, SHARD, Identity, Scoring, passes_of
-from .stores import Store, Unfinished, read_shards, writable
+from .places import place, writable
+from .stores import Store, Unfinished, read_shards
 from .windows import Windows
 
 __getattr__ = moved("bipartite", "estimators", "counting")  # names that were here once
@@ -154,7 +155,7 @@ def measure_bipartite(
     ratios: Sequence[int] = (2,),  # L / split
     shuffles: Annotated[int, Between(0)] = 1,  # partners of each window; 0: no crossed passes
     alone: bool = True,  # read each Y by itself; False: for estimates that do without
-    store: str | Path | None = None,  # folder to fill and resume from; None: nothing is kept
+    store: str | Path | None = None,  # folder to fill and resume from, or its URL; None: nothing is kept
     batch_size: Count
     | Literal["auto"] = 8,  # windows scored at once, one shard; auto: as many of 32 as fit into memory
     rank: int = 0,  # which of `world_size` processes this is
@@ -182,7 +183,7 @@ def measure_bipartite(
             _read_scores(shelf, shards)  # damaged shards are named before hours are spent on missing ones
             mine = {key: shard for i, (key, shard) in enumerate(shards.items()) if i % world_size == rank}
             _fill(shelf, mine, run, known, _roles(windows, group, partners))
-        return load_scores(shelf.folder)
+        return load_scores(str(shelf.folder))
 
 # %% ../nbs/04_bipartite.ipynb #25c2fceb
 def _roles(windows: Windows, group: np.ndarray, partners: np.ndarray) -> pl.DataFrame:
@@ -255,6 +256,8 @@ def _check_wanted(windows, plan, rank, world_size, store):
         raise ValueError(f"rank {rank} is not one of {world_size} processes: choose 0 <= rank < world_size")
     if world_size > 1 and store is None:
         raise ValueError(f"{world_size} processes need a store to share: name a folder")
+    if store is not None:
+        place(store)
 
 
 def _check_context(scorer: Identity, longest: int):

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from . import moved
 from .arguments import Count, checked
 from .named import NAMED, named_files
+from .places import WILD, is_url, place
 from .prose import language_code, running_text
 from l2m.reading import (
     READERS,
@@ -34,6 +35,7 @@ from l2m.reading import (
     label_columns,
     readable_files,
     readable_name,
+    root_of,
 )
 
 __getattr__ = moved("corpora", "prose", "named", "copies", "tokens", "windows")  # names that were here once
@@ -148,11 +150,17 @@ def _read_once(
 def _local_corpus(source: str, chosen: Choices) -> Corpus:
     "A corpus of files."
     _refuse_hub_choices(source, chosen)
-    files, folder = readable_files(source), Path(os.path.expanduser(source))
-    root = folder if folder.is_dir() else folder.parent
+    files, root = readable_files(source), root_of(source)
     return _read_once(
         source, chosen.language, lambda: file_entries(files, root, chosen.column, chosen.id_column), chosen.documents
     )
+
+
+def _url_corpus(source: str, chosen: Choices) -> Corpus:
+    "A corpus of files on shared storage, read as they are needed."
+    if not (WILD.search(source) or place(source).exists()):
+        raise FileNotFoundError(f"nothing lies at {source!r}: check the name of the bucket, the folder and the file")
+    return _local_corpus(source, chosen)
 
 # %% ../nbs/02_corpora.ipynb #fd329148
 def _digest(files: list[Path], *choices) -> str:
@@ -259,13 +267,14 @@ SCHEMES = [
         lambda source: os.path.exists(os.path.expanduser(source)),
         _local_corpus,
     ),
+    Scheme("a URL of one (file://, s3://, gs://), where *.parquet stands for many", is_url, _url_corpus),
 ]
 
 # %% ../nbs/02_corpora.ipynb #m63
 @checked
 def load_corpus(
     source: str
-    | Path,  # a name: sotu, wikipedia, python, tuberculosis, palestrina; a .txt, .jsonl or .parquet file; a folder of them; "hf:owner/name"; "hf:./folder"
+    | Path,  # a name: sotu, wikipedia, python, tuberculosis, palestrina; a .txt, .jsonl or .parquet file; a folder of them; "hf:owner/name"; "hf:./folder"; a URL of files: s3://bucket/books/*.parquet
     *,
     column: str | None = None,  # text column of a table; default: the first of text, content, document
     id_column: str

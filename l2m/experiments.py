@@ -25,7 +25,8 @@ import polars as pl
 import l2m
 from .arguments import checked
 from .parameters import PAPERMILL, checked_parameters, notebook_parameters, read_words
-from .stores import check_stores, writable, write_atomically
+from .places import local_folder, place, writable, write_atomically
+from .stores import check_stores
 
 # %% ../nbs/11_experiments.ipynb #1a097f10
 def _checkout() -> Path | None:
@@ -165,13 +166,13 @@ def save_table(
 @checked
 def results_folder(path: str | Path) -> Path:
     "A folder, made where it is missing, in which a file of 1 MiB could be written just now."
-    return writable(os.path.expanduser(path))
+    return writable(local_folder(os.path.expanduser(path), "results, which are figures and tables,"))
 
 # %% ../nbs/11_experiments.ipynb #5040619c
-_PLACES = ("output", "store", "cache")
+_SHARED = ("store", "cache")  # may be URLs
 _LIMITS = ("together", "minutes")  # how much is done at once, and in one call
 _WHO = ("rank", "world_size", "engine", "workers")  # who computes
-_APART = (*_PLACES, *_LIMITS, *_WHO, "show", "trust_remote_code")  # no number depends on them
+_APART = ("output", *_SHARED, *_LIMITS, *_WHO, "show", "trust_remote_code")  # no number depends on them
 
 
 def _cards(device: str, folder: Path) -> dict[str, list[str]]:
@@ -196,10 +197,11 @@ class Experiment:
         notebook = experiment_notebook(name)
         given = {key: variables[key] for key in notebook_parameters(notebook) if key in variables}
         values = checked_parameters(notebook, given, PAPERMILL)
-        values |= {place: str(results_folder(values[place])) for place in _PLACES if values.get(place)}
+        values |= {name: str(writable(os.path.expanduser(values[name]))) for name in _SHARED if values.get(name)}
         self.name, self._began, self._facts = name, time.time(), {}
         self.folder = results_folder(values["output"] or Path("runs") / name / "notebook")  # of the results
-        self.store = Path(values.get("store") or self.folder / "store")  # folder of what an earlier start has finished
+        values |= {"output": str(self.folder)} if values["output"] else {}
+        self.store = place(values.get("store") or self.folder / "store")  # folder of what an earlier start has finished
         check_stores(self.store)
         variables.update(values)
         self.parameters = {key: value for key, value in values.items() if key not in _APART}  # numbers depend on them

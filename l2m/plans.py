@@ -19,7 +19,8 @@ from torch import nn
 from .arguments import Count, checked
 from .devices import known_device
 from .interface import Task
-from .stores import BLANK_SEAL, check_stamp, fingerprint, stamp, versions, writable, write_atomically
+from .places import Url, local_folder, writable, write_atomically
+from .stores import BLANK_SEAL, check_stamp, fingerprint, stamp, versions
 
 # %% ../nbs/10_plans.ipynb #f0f005eb
 @checked
@@ -138,11 +139,11 @@ class Checkpoint:
             )
 
 # %% ../nbs/10_plans.ipynb #750fad70
-def checkpoint_in(folder: str | Path | None, model: nn.Module, task: Task, plan: Plan) -> Checkpoint | None:
+def checkpoint_in(folder: str | Path | Url | None, model: nn.Module, task: Task, plan: Plan) -> Checkpoint | None:
     "The checkpoint of a run in its folder, which must be one that can be written to; None without a folder."
     if folder is None:
         return None
     if folder == "":
         raise ValueError("the folder of a run has no name: give it one, or None to write nothing")
-    writable(folder)
-    return Checkpoint(Path(folder) / "checkpoint.safetensors", identity(model, task, plan))
+    folder = writable(local_folder(folder, "a run's checkpoint"))
+    return Checkpoint(folder / "checkpoint.safetensors", identity(model, task, plan))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['READERS', 'Document', 'Entry', 'readable_name', 'as_documents', 'choose_column', 'label_columns', 'kind_of',
-           'readable_files', 'file_entries']
+           'root_of', 'readable_files', 'file_entries']
 
 # %% ../nbs/02_reading.ipynb #462b8fbe
 import json
@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .encodings import decoded, lines_of, mended
+from .places import WILD, Url, is_url, place
 
 # %% ../nbs/02_reading.ipynb #9c656e7b
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def as_documents(
         yield Document(name, text)
 
 # %% ../nbs/02_reading.ipynb #m42
-def _read_txt(path: Path, name: str, column: str | None, id_column: str | None) -> Iterator[Entry]:
+def _read_txt(path: Path | Url, name: str, column: str | None, id_column: str | None) -> Iterator[Entry]:
     if column or id_column:
         raise ValueError(f"column {column or id_column!r} asked of {str(path)!r}: text files have no columns")
     text = decoded(path.read_bytes(), repr(str(path)))
@@ -144,7 +145,7 @@ def _json_row(line: str, where: str) -> dict:
     return row
 
 
-def _read_jsonl(path: Path, name: str, column: str | None, id_column: str | None) -> Iterator[Entry]:
+def _read_jsonl(path: Path | Url, name: str, column: str | None, id_column: str | None) -> Iterator[Entry]:
     labels = None
     for number, line in lines_of(path):
         if not (line := line.replace("\ufeff", "")).strip():
@@ -161,7 +162,7 @@ def _read_jsonl(path: Path, name: str, column: str | None, id_column: str | None
         raise ValueError(f"{str(path)!r} is empty: expected a line for each document")
 
 # %% ../nbs/02_reading.ipynb #m47
-def _parquet_columns(path: Path) -> dict[str, str]:
+def _parquet_columns(path: Path | Url) -> dict[str, str]:
     "What the columns of a Parquet file hold."
     try:
         with path.open("rb") as file:
@@ -186,7 +187,7 @@ def _cell(value: pa.Scalar) -> Any:
         return error.object
 
 
-def _read_parquet(path: Path, name: str, column: str | None, id_column: str | None) -> Iterator[Entry]:
+def _read_parquet(path: Path | Url, name: str, column: str | None, id_column: str | None) -> Iterator[Entry]:
     available = _parquet_columns(path)
     column = choose_column(available, column, id_column, repr(str(path)))
     labels, number = [label for label in label_columns(column, id_column) if label in available], 0
@@ -221,19 +222,52 @@ def _below(folder: Path) -> Iterator[Path]:
             f"folder {error.filename!r} cannot be read ({error.strerror}): change its permissions or remove it"
         )
 
-    for place, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
-        again = os.path.realpath(place) in entered
-        entered.add(os.path.realpath(place))
+    for inside, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        again = os.path.realpath(inside) in entered
+        entered.add(os.path.realpath(inside))
         folders[:] = [] if again else sorted(name for name in folders if not name.startswith((".", "__")))
-        yield from (Path(place, name) for name in names if not (again or name.startswith((".", "__"))))
+        yield from (Path(inside, name) for name in names if not (again or name.startswith((".", "__"))))
+
+
+def _below_url(folder: Url) -> Iterator[Url]:
+    "The same on shared storage."
+    for url, is_folder in folder.entries().items():
+        if not url.name.startswith((".", "__")):
+            yield from _below_url(url) if is_folder else [url]
+
+# %% ../nbs/02_reading.ipynb #ec0507ed
+def _parted(source: str) -> tuple[Path | Url, str]:
+    "A place, and the pattern of names below it where a URL ends in one."
+    path, names = place(os.path.expanduser(source)), []
+    if is_url(source) and WILD.search(source) and not path.exists():
+        while WILD.search(str(path)):
+            names.insert(0, path.name)
+            path = path.parent
+    return path, "/".join(names)
+
+
+def _found(path: Path | Url, pattern: str) -> list[Path | Url]:
+    "The files at a place, in order of their names."
+    if pattern:
+        return sorted(path.glob(pattern))
+    if not path.is_dir():
+        return [path]
+    return sorted(_below_url(path) if isinstance(path, Url) else _below(path))
+
+
+def root_of(
+    source: str,  # a file, a folder, or a URL of either or of a pattern
+) -> Path | Url:
+    "The folder below which its documents are named."
+    path, pattern = _parted(source)
+    return path if pattern or path.is_dir() else path.parent
 
 
 def readable_files(
-    source: str,  # a file or a folder, which exists
-) -> list[Path]:
+    source: str,  # a file or a folder, which exists, or a URL of either or of a pattern
+) -> list[Path | Url]:
     "The documents' files, in order of their names."
-    path, kinds = Path(os.path.expanduser(source)), ", ".join(READERS)
-    there = sorted(_below(path)) if path.is_dir() else [path]
+    there, kinds = _found(*_parted(source)), ", ".join(READERS)
     files = [file for file in there if file.suffix.lower() in READERS]
     if not files:
         found = sorted({readable_name(file.suffix or file.name) for file in there})
@@ -242,15 +276,15 @@ def readable_files(
             f"nothing readable in {source!r}: expected {kinds} files, found {', '.join(found) or 'nothing'}{remedy}"
         )
     for file in files:
-        if not file.is_file():
+        if isinstance(file, Path) and not file.is_file():
             what = "no regular file" if file.exists() else "a link to nothing"
             raise ValueError(f"{str(file)!r} is {what}: remove it, or put the document in its place")
     return files
 
 # %% ../nbs/02_reading.ipynb #050f0365
 def file_entries(
-    files: list[Path],
-    root: Path,  # a folder that holds them all
+    files: list[Path | Url],
+    root: Path | Url,  # a folder that holds them all
     column: str | None,  # text column of tables; None: the first of text, content, document
     id_column: str | None,  # name column of tables; None: the first of id, title
 ) -> Iterator[Entry]:

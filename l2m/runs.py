@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'output_folder', 'run_experiment', 'execute', 'run', 'choices', 'audit', 'reproduce']
 
-# %% ../nbs/11_runs.ipynb #9db90ab0
+# %% ../nbs/11_runs.ipynb #1dbf4d87
 import json
 import os
 import re
@@ -33,10 +33,11 @@ from l2m.experiments import (
     save_table,
 )
 from .parameters import checked_parameters, notebook_parameters, parameter_comments, read_options
+from .places import write_atomically
 from .published import DIRECT, NATS_PER_SCALAR
-from .stores import fingerprint, write_atomically
+from .stores import fingerprint
 
-# %% ../nbs/11_runs.ipynb #e8823c83
+# %% ../nbs/11_runs.ipynb #610537ea
 @checked
 def output_folder(experiment: str, profile: str, parameters: dict[str, Any]) -> Path:
     "A folder whose name depends on the work alone."
@@ -58,7 +59,7 @@ def run_experiment(
     folder = output or parameters["output"] or output_folder(experiment, profile, parameters)
     return execute(notebook, parameters, folder)
 
-# %% ../nbs/11_runs.ipynb #364fe3a8
+# %% ../nbs/11_runs.ipynb #54c38d6b
 @checked
 def execute(
     notebook: Path,
@@ -117,7 +118,7 @@ def _must_hold_no_secret(parameters: dict[str, Any]):
                 "leave them out, and set the environment variable L2M_API_KEY"
             )
 
-# %% ../nbs/11_runs.ipynb #3e81fd74
+# %% ../nbs/11_runs.ipynb #49796f02
 _PLAIN = (ValueError, ModuleNotFoundError, FloatingPointError, OSError, *OSError.__subclasses__())
 _TOLD = {kind.__name__ for kind in _PLAIN} | {
     "Damaged",
@@ -147,7 +148,7 @@ def _stop(message: str):
     print(f"error: {message}", file=sys.stderr)
     raise typer.Exit(1)
 
-# %% ../nbs/11_runs.ipynb #fc3b644f
+# %% ../nbs/11_runs.ipynb #1afe3025
 def _option_words(words: list[str], flags: Collection[str] = ()) -> list[str]:
     "Options that are parameters, as key=value; those of the names `flags` may stand alone."
     options, words = [], list(words)
@@ -181,7 +182,7 @@ def _parameter_help(experiment: str) -> str:
         lines += [f"      {comments[name]}"] if name in comments else []
     return "\n".join(lines)
 
-# %% ../nbs/11_runs.ipynb #957b6f95
+# %% ../nbs/11_runs.ipynb #de212880
 app = typer.Typer(help="Measure how mutual information scales in text.", no_args_is_help=True, add_completion=False)
 _OPEN = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -226,14 +227,14 @@ def run(
         executed = run_experiment(experiment, profile, given, output)
     print(f"executed notebook: {executed}")
 
-# %% ../nbs/11_runs.ipynb #ecc7b133
+# %% ../nbs/11_runs.ipynb #3814d64c
 @app.command(name="list")
 def choices():
     "Name the experiments, profiles, corpora and models."
     from l2m.expansion import EMBEDDED
     from l2m.named import NAMED  # takes seconds: not for commands that do without
 
-    corpora = f"{', '.join(NAMED)}, a .txt, .jsonl or .parquet file, a folder of them, hf:owner/name"
+    corpora = f"{', '.join(NAMED)}, a .txt, .jsonl or .parquet file, a folder or a URL of them, hf:owner/name"
     models = f"{', '.join(EMBEDDED)}, a name on the Hub, a folder, a GGUF file, the address of a server"
     with _one_error():
         print("experiments:")
@@ -251,7 +252,7 @@ def _one_line(notebook: Path) -> str:
     title = next("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
     return title.splitlines()[0].removeprefix("# ")
 
-# %% ../nbs/11_runs.ipynb #78721dca
+# %% ../nbs/11_runs.ipynb #c4f2dd30
 @app.command()
 def audit(
     models: Annotated[
@@ -294,7 +295,7 @@ def audit(
     if failed:
         _stop("\nerror: ".join(failed))
 
-# %% ../nbs/11_runs.ipynb #346ffd81
+# %% ../nbs/11_runs.ipynb #211fc7ff
 def _audit_file(path):
     "Where the table goes, with its folder; refused before the work."
     path = path.expanduser()
@@ -319,7 +320,7 @@ def _write_audit(table, text, path, parameters):
         write_atomically(path, (flat.write_csv() if path.suffix == ".csv" else text + "\n").encode())
     print(f"table: {path}")
 
-# %% ../nbs/11_runs.ipynb #69675a41
+# %% ../nbs/11_runs.ipynb #bc337ebf
 @app.command()
 def reproduce(
     name: Annotated[str, typer.Argument(help="a folder in results/: experiment/run")],

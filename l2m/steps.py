@@ -23,8 +23,8 @@ from tqdm.auto import tqdm
 from .devices import known_device
 from .graphs import Recorder, ahead, recorder_of
 from .interface import Task
+from .places import write_atomically
 from .plans import Checkpoint, Plan, averages, checkpoint_in, generator_of, trained
-from .stores import write_atomically
 
 # %% ../nbs/10_steps.ipynb #ccc443be
 @dataclass(frozen=True)

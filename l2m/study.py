@@ -22,6 +22,7 @@ from torch import nn
 
 from .arguments import Between, Count, as_array, checked
 from .interface import Task
+from .places import local_folder
 from .plans import Plan, identity
 from .stores import Store, fingerprint
 from .training import Diverged, OutOfTime, Run, carry_out, evaluate, runs_of
@@ -254,6 +255,7 @@ def study(
     until: Annotated[float, Between(0)] | None = None,  # seconds from now after which no run is begun; None: no end
 ) -> Study:
     "Choose each model's learning rate, then train and judge every model on every trial; what is there is read."
+    local_folder(store.folder, "a store of trained models, whose checkpoints are files,")
     grid = _Grid(build, store, device, together, None if until is None else perf_counter() + until)
     tried = _tune(grid, models, trials[tuned_on], rates, tuning_steps, seeds[0])
     chosen = {model: _chosen(tried, model, rates) for model in models}

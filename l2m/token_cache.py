@@ -19,7 +19,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .arguments import checked
 from .corpora import Corpus
-from .stores import Damaged, Store, fingerprint, named_folder, versions
+from .places import named_folder, place
+from .stores import Damaged, Store, fingerprint, versions
 from .tokens import document_tokens
 
 # %% ../nbs/05_token_cache.ipynb #05-two-point-029
@@ -55,7 +56,7 @@ def cached_tokens(
     tokenizer: PreTrainedTokenizerBase,
     cache: str
     | Path
-    | None,  # folder; a store in it is named after all that the tokens depend on; None: nothing is kept
+    | None,  # folder, or its URL; a store in it is named after all that the tokens depend on; None: nothing is kept
 ) -> Iterator[np.ndarray]:  # token ids of one document after the other
     "Documents as tokens; what an earlier pass has tokenised is checked, then read from the cache."
     if cache is None:
@@ -63,7 +64,7 @@ def cached_tokens(
     origin = dict(kind="tokens", corpus=corpus.fingerprint, tokenizer=tokenizer_fingerprint(tokenizer))
     origin |= versions("tokenizers", "transformers")
     return _through(
-        Store(Path(named_folder(cache)) / f"tokens-{fingerprint(*origin.values())}", origin), corpus, tokenizer
+        Store(place(named_folder(cache)) / f"tokens-{fingerprint(*origin.values())}", origin), corpus, tokenizer
     )
 
 # %% ../nbs/05_token_cache.ipynb #new-kept

@@ -6,11 +6,10 @@
 __all__ = ['two_point_mi', 'fit_floor', 'TwoPointLaw', 'fit_two_point', 'compare_floors']
 
 # %% ../nbs/05_two_point.ipynb #a57fb937
-import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,84 +21,22 @@ from transformers import PreTrainedTokenizerBase
 from . import moved
 from .arguments import Between, Count, as_array, checked
 from .corpora import Corpus
-from .counting import BYTES_PER_PAIR, PairRuns, batch_keys, check_distances, count_keys, in_batches, pair_information
+from .counting import check_distances
+from .engines import known_engine
 from .errors import check_level, check_noise, draws_of, jackknife, numbers_of, small_sample_stretch
-from .stores import Store, fingerprint, named_folder, read_shards, versions
+from .interface import Engine
+from .pair_tables import KINDS, PairPlan, count_tables, grouped
+from .places import named_folder, place, remove_folder
+from .stores import Store, fingerprint, read_shards, versions
 from .token_cache import cached_tokens, tokenizer_fingerprint
 
-__getattr__ = moved("two_point", "counting", "token_cache")  # names that were here once
-
-# %% ../nbs/05_two_point.ipynb #851958ac
-_KINDS = ("pairs", "floor")  # what is counted at every distance: pairs of one document, and pairs across two
-
-
-@dataclass(frozen=True)
-class _Plan:
-    "What the counts depend on, besides the texts."
-
-    distances: tuple[int, ...]  # ascending, tokens
-    vocabulary: int  # V
-    groups: int  # of documents
-    seed: int  # of the floor
-    memory: int  # bytes
-
-    @property
-    def reach(self) -> int:  # tokens that follow a first token
-        return self.distances[-1]
-
-    @property
-    def tables(self) -> list[tuple[int, str]]:  # (distance, kind)
-        return [(distance, kind) for distance in self.distances for kind in _KINDS]
-
-    @property
-    def runs(self) -> str:
-        "The folder of the runs. Whoever counts other distances has runs of their own, and tidies up only these."
-        return f"runs-{self.memory // BYTES_PER_PAIR}-{fingerprint(*map(str, self.distances))}"
-
-    def count(self, batch, number: int, distance: int, kind: str) -> tuple[np.ndarray, np.ndarray]:
-        "Distinct keys and their counts in one batch."
-        across = np.random.default_rng([self.seed, number, distance]) if kind == "floor" else None
-        return count_keys(batch_keys(batch, distance, self.reach, self.vocabulary, self.groups, across))
-
-# %% ../nbs/05_two_point.ipynb #c931dc3c
-def _grouped(documents: Iterable[np.ndarray], plan: _Plan, tally: list) -> Iterator[tuple[np.ndarray, int]]:
-    "Documents that are long enough, each with its group; the tally takes the number of tokens of every document."
-    held = [0] * plan.groups
-    for ids in documents:
-        tally.append(len(ids))
-        if len(ids) > plan.reach:
-            group = held.index(min(held))
-            held[group] += len(ids) - plan.reach
-            yield ids, group
-
-
-def _count_all(
-    documents: Iterable[tuple[np.ndarray, int]], wanted: list[tuple[int, str]], plan: _Plan, folder: Path, show: bool
-):
-    "One pass over the documents; yields (distance, kind, information, pairs) as they are done."
-    batches = in_batches(documents, plan.reach, plan.memory // BYTES_PER_PAIR)
-    head = list(islice(batches, 2))
-    steps = tqdm(wanted, desc="distances", delay=2, disable=not show)
-    if len(head) == 1:
-        for distance, kind in steps:
-            yield (
-                distance,
-                kind,
-                *pair_information([plan.count(head[0], 0, distance, kind)], plan.vocabulary, plan.groups),
-            )
-        return
-    runs, name = PairRuns(folder / plan.runs, plan.memory, plan.groups, folder.name), "{1}-{0}".format
-    for number, batch in enumerate(chain(head, batches)):
-        for distance, kind in wanted:
-            runs.add(name(distance, kind), number, lambda: plan.count(batch, number, distance, kind))
-    for distance, kind in steps:
-        yield distance, kind, *pair_information(runs.parts(name(distance, kind)), plan.vocabulary, plan.groups)
+__getattr__ = moved("two_point", "counting", "sums", "token_cache")  # names that were here once
 
 # %% ../nbs/05_two_point.ipynb #69175d82
 _LEAST_MEMORY = 2**20  # bytes; with less, batches are of a few tokens, and there is no end of them
 
 
-def _check_memory(plan: _Plan):
+def _check_memory(plan: PairPlan):
     "Refuse groups whose margins alone exceed the memory: two counts for every token in every group."
     groups, vocabulary, memory = plan.groups, plan.vocabulary, plan.memory
     if memory < _LEAST_MEMORY:
@@ -122,40 +59,56 @@ def two_point_mi(
     groups: int = 32,  # groups of documents that are left out in turn
     draws: Count = 1000,  # bootstrap draws
     seed: Annotated[int, Between(0)] = 0,  # of the floor across documents and of the draws
-    memory: int = 2**31,  # bytes for counting; what does not fit is counted on disk
-    cache: str | Path | None = None,  # folder that keeps tokens and counts from one call to the next
+    memory: int = 2**31,  # bytes for counting, of each worker; what does not fit is counted on disk
+    cache: str | Path | None = None,  # folder, or its URL, that keeps tokens and counts from one call to the next
+    engine: str | Engine = "local",  # who counts: this process, or "ray" or the address of a cluster
+    workers: Count | None = None,  # of the cluster; None: as many as there is room for
     progress: bool = False,
 ) -> (
     pl.DataFrame
 ):  # distance, mi, stderr, floor, floor_stderr, n (pairs), groups, documents, replicates, floor_replicates (nats)
     "Two-point mutual information and its measured floor at every distance (App. B.4 of Chen et al. 2025)."
-    plan = _Plan(tuple(check_distances(distances)), len(tokenizer), groups, seed, memory)
+    plan = PairPlan(tuple(check_distances(distances)), len(tokenizer), groups, seed, memory)
     _check_memory(plan)
+    engine = _engine_for(engine, workers, cache)
     origin = dict(kind="two-point", corpus=corpus.fingerprint, tokenizer=tokenizer_fingerprint(tokenizer))
     origin |= dict(reach=plan.reach, groups=groups, seed=seed, memory=memory)
     origin |= versions("tokenizers", "transformers", "numpy", "scipy")
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch if cache is None else named_folder(cache))
+        folder = Path(scratch) if cache is None else place(named_folder(cache))
         store = Store(folder / f"pairs-{fingerprint(*map(str, origin.values()))}", origin)
         read_shards(store, [_key(*table) for table in plan.tables])  # damage is named before others are counted
         if any(_key(*table) not in store for table in plan.tables):
-            _fill(store, plan, corpus, cached_tokens(corpus, tokenizer, cache), progress)
-        shards = {d: [store.read(_key(d, kind)) for kind in _KINDS] for d in plan.distances}
+            _fill(store, plan, corpus, cached_tokens(corpus, tokenizer, cache), engine, progress)
+        shards = {d: [store.read(_key(d, kind)) for kind in KINDS] for d in plan.distances}
     return _estimates(shards, draws, seed)
 
 # %% ../nbs/05_two_point.ipynb #aec9ccbb
-def _fill(store: Store, plan: _Plan, corpus: Corpus, tokens: Iterator[np.ndarray], show: bool):
+def _engine_for(engine: str | Engine, workers: int | None, cache: str | Path | None) -> Engine:
+    "The engine; an error where its workers could not reach the runs."
+    if cache is None and engine not in ("local", "ray") and isinstance(engine, str):
+        raise ValueError(
+            f"engine '{engine}' may be other machines: give cache=, a folder or a URL that all of them reach"
+        )
+    if cache is not None:
+        place(named_folder(cache))  # or say what is wrong with it, before anything is read
+    return known_engine(engine, workers)
+
+
+def _fill(store: Store, plan: PairPlan, corpus: Corpus, tokens: Iterator[np.ndarray], engine: Engine, show: bool):
     "Count what the store lacks."
     missing = lambda: [table for table in plan.tables if _key(*table) not in store]
     tally = []
-    documents = _checked_documents(_grouped(tokens, plan, tally), tally, plan.reach, corpus.name)
+    documents = _checked_documents(grouped(tokens, plan, tally), tally, plan.reach, corpus.name)
     try:
-        for distance, kind, information, pairs in _count_all(documents, missing(), plan, store.folder, show):
+        wanted = missing()
+        counted = count_tables(documents, wanted, plan, store.folder, engine)
+        for table, (information, pairs) in tqdm(counted, "distances", len(wanted), delay=2, disable=not show):
             used = sum(n > plan.reach for n in tally)
             row = {"information": [information], "pairs": [pairs], "documents": [used]}
-            store.write(_key(distance, kind), pl.DataFrame(row))
-        shutil.rmtree(store.folder / plan.runs, ignore_errors=True)
-    except (FileNotFoundError, pl.exceptions.ComputeError):
+            store.write(_key(*table), pl.DataFrame(row))
+        remove_folder(store.folder / plan.runs)
+    except FileNotFoundError:
         if missing():  # else another process has counted the same, and tidied up
             raise
 

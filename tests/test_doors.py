@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import torch
 
-from l2m.counting import PairRuns, count_keys, count_sums, pack, pair_counts, spilled_pair_counts
+from l2m.counting import PairRuns, count_keys, pack, pair_counts, spilled_pair_counts
 from l2m.devices import known_device
 from l2m.gaussian import DenseGaussian
 from l2m.hierarchies import LogarithmicGaussian, SubvolumeGaussian
@@ -55,6 +55,7 @@ from l2m.santa_fe import (
 from l2m.scaling import fit_power_law
 from l2m.scoring import check_tokens
 from l2m.study import collapse, measured, smooth
+from l2m.sums import count_sums
 from l2m.tasks import DiscreteTask, GaussianTask, TextTask, gaussian_kl, token_nll
 from l2m.token_cache import cached_tokens, tokenizer_fingerprint
 from l2m.training import evaluate, train

@@ -1,5 +1,6 @@
 "Pair counts against a dictionary, in memory and on disk; estimates, floors and laws against truth."
 
+import copy
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +20,13 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+import l2m.pair_tables as pair_tables
 import l2m.token_cache as tokens
 import l2m.two_point as two_point
 from l2m.corpora import load_corpus
-from l2m.counting import PairRuns, pack, pair_counts, spilled_pair_counts
+from l2m.counting import BYTES_PER_PAIR, PairRuns, pack, pair_counts, spilled_pair_counts
 from l2m.information import entropy
+from l2m.places import place
 from l2m.runs import run_experiment
 from l2m.stores import Damaged, Store
 from l2m.token_cache import cached_tokens, tokenizer_fingerprint
@@ -76,7 +80,7 @@ def test_large_counts_on_disk_come_in_many_parts(tmp_path):
     generator = np.random.default_rng(0)
     documents = [generator.zipf(1.3, 5000).clip(0, 100_000) for _ in range(40)]
     parts = list(spilled_pair_counts(documents, [2], tmp_path, vocabulary=100_001, memory=2**20))
-    assert len(parts) > 5 and max(part.height for _, part in parts) <= 2**20 / two_point.BYTES_PER_PAIR
+    assert len(parts) > 5 and max(part.height for _, part in parts) <= 2**20 / BYTES_PER_PAIR
     assert pl.concat([part for _, part in parts]).rows() == pair_counts(documents, 2, vocabulary=100_001).rows()
 
 
@@ -227,6 +231,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerFast
 import l2m.token_cache as tokens
 import l2m.two_point as two_point
+import l2m.two_point as two_point
 from l2m.corpora import load_corpus
 
 folder, pattern, number, memory = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -268,8 +273,8 @@ def test_a_killed_count_goes_on_where_it_was(corpus, letters, tmp_path, monkeypa
     os.kill(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("cache/*/*.parquet")}
-    calls, counted = [], two_point.count_keys
-    monkeypatch.setattr(two_point, "count_keys", lambda keys: calls.append(len(keys)) or counted(keys))
+    calls, counted = [], pair_tables.count_keys
+    monkeypatch.setattr(pair_tables, "count_keys", lambda keys: calls.append(len(keys)) or counted(keys))
     monkeypatch.setattr(tokens, "_TOKENS_PER_SHARD", 30_000)
     source = load_corpus(str(tmp_path / "sticky.jsonl"))
     again = two_point_mi(source, letters, [1, 4], groups=8, memory=MEMORY, cache=tmp_path / "cache")
@@ -282,25 +287,25 @@ def test_a_killed_count_goes_on_where_it_was(corpus, letters, tmp_path, monkeypa
 
 def test_runs_that_vanish_are_an_error_and_never_fewer_counts(corpus, letters, tmp_path, monkeypatch):
     "Another process tidies up while this one merges: an error, unless it has left all the tables."
-    merge, source = two_point.PairRuns.parts, tmp_path / "cache"
+    merge, source = PairRuns.parts, tmp_path / "cache"
 
-    def tidy(runs, name):
+    def tidy(runs, name, *edges):
         for path in list(runs.folder.glob(f"{name}-*3.parquet")):
             path.unlink()
-        return merge(runs, name)
+        return merge(runs, name, *edges)
 
     with monkeypatch.context() as patch:
-        patch.setattr(two_point.PairRuns, "parts", tidy)
-        with pytest.raises((FileNotFoundError, pl.exceptions.ComputeError)):
+        patch.setattr(PairRuns, "parts", tidy)
+        with pytest.raises(FileNotFoundError):
             two_point_mi(corpus, letters, [1, 4], groups=8, memory=MEMORY, cache=source)
 
-    def elsewhere(runs, name):
-        patch.setattr(two_point.PairRuns, "parts", merge)
+    def elsewhere(runs, *what):
+        patch.setattr(PairRuns, "parts", merge)
         two_point_mi(corpus, letters, [1, 4], groups=8, memory=MEMORY, cache=source)
-        return merge(runs, name)
+        return merge(runs, *what)
 
     with monkeypatch.context() as patch:
-        patch.setattr(two_point.PairRuns, "parts", elsewhere)
+        patch.setattr(PairRuns, "parts", elsewhere)
         table = two_point_mi(corpus, letters, [1, 4], groups=8, memory=MEMORY, cache=source)
     assert table.equals(two_point_mi(corpus, letters, [1, 4], groups=8, memory=MEMORY))
 
@@ -312,11 +317,11 @@ def test_a_count_tidies_up_after_itself_alone(corpus, letters, tmp_path, monkeyp
         lambda distances: two_point_mi(corpus, letters, distances, groups=8, memory=MEMORY, cache=tmp_path),
     )
 
-    def meanwhile(runs, name):
+    def meanwhile(runs, *what):
         patch.setattr(PairRuns, "parts", merge)
         count([1, 4])
         assert len(list(tmp_path.glob("pairs-*"))) == 1 and list(tmp_path.glob("pairs-*/runs-*")) == [runs.folder]
-        return merge(runs, name)
+        return merge(runs, *what)
 
     with monkeypatch.context() as patch:
         patch.setattr(PairRuns, "parts", meanwhile)
@@ -324,6 +329,63 @@ def test_a_count_tidies_up_after_itself_alone(corpus, letters, tmp_path, monkeyp
     assert table.equals(two_point_mi(corpus, letters, [1, 2, 4], groups=8, memory=MEMORY)) and not list(
         tmp_path.glob("pairs-*/runs-*")
     )
+
+
+class Disorder:
+    "An engine whose three workers get copies of everything, and answer in an order of their own, some things twice."
+
+    @contextmanager
+    def hire(self, worker):
+        def run(tasks):
+            workers = [copy.deepcopy(worker)() for _ in range(3)]
+            tasks = [copy.deepcopy(task) for task in tasks]
+            random.Random(len(tasks)).shuffle(tasks)
+            for i, (key, task) in enumerate(tasks):
+                if i % 4 == 0:
+                    workers[(i + 1) % 3](task)  # a worker that died before it could answer
+                yield key, workers[i % 3](task)
+
+        yield run
+
+
+@pytest.mark.parametrize("memory", [2**31, MEMORY, 2**20], ids=["in memory", "in runs", "in many ranges"])
+def test_tables_are_the_same_bits_for_any_engine(corpus, letters, tmp_path, memory):
+    alone, cache = two_point_mi(corpus, letters, [1, 4], groups=8, memory=memory), f"memory://{tmp_path.name}/cache"
+    assert two_point_mi(corpus, letters, [1, 4], groups=8, memory=memory, engine=Disorder()).equals(alone)
+    assert two_point_mi(corpus, letters, [1, 4], groups=8, memory=memory, cache=cache).equals(alone)
+    assert two_point_mi(corpus, letters, [1, 4], groups=8, memory=memory, cache=cache, engine=Disorder()).equals(alone)
+    [pairs] = [url for url, _ in place(cache).entries().items() if url.name.startswith("pairs-")]
+    assert not [url for url, folder in pairs.entries().items() if folder]  # no runs are left
+
+
+def test_a_cluster_finishes_what_one_process_began(corpus, letters, tmp_path):
+    "Two workers of Ray take up the batches of a killed process, and count none of them again."
+    pytest.importorskip("ray")
+    options = dict(groups=8, memory=MEMORY, cache=tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pair_tables, "_edges", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            two_point_mi(corpus, letters, [1, 4], **options)
+    runs = sorted(tmp_path.glob("pairs-*/runs-*/*.parquet"))
+    assert len(runs) == 4 * BATCHES
+    for path in runs[::5]:
+        path.unlink()
+    folder, kept = runs[0].parent, {path: path.read_bytes() for path in runs[1::5]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(two_point, "remove_folder", lambda folder: None)
+        table = two_point_mi(corpus, letters, [1, 4], engine="ray", workers=2, **options)
+    assert table.equals(two_point_mi(corpus, letters, [1, 4], groups=8, memory=MEMORY))
+    assert len(list(folder.glob("*.parquet"))) == 4 * BATCHES
+    assert all(path.read_bytes() == data for path, data in kept.items())
+
+
+def test_a_cluster_needs_a_cache_that_it_reaches(corpus, letters):
+    with pytest.raises(ValueError, match="engine 'node:6379' may be other machines: give cache="):
+        two_point_mi(corpus, letters, [1], engine="node:6379")
+    with pytest.raises(ValueError, match="unknown scheme 's4'"):
+        two_point_mi(corpus, letters, [1], cache="s4://bucket/cache")
+    with pytest.raises(ValueError, match="engine 'spark' may be|engine 'spark' is unknown"):
+        two_point_mi(corpus, letters, [1], engine="spark")
 
 
 def cache_of(corpus, letters, folder, monkeypatch):

@@ -1,8 +1,6 @@
 # Everything runs in .venv, made on first use with Python >= 3.11: `make PYTHON=python3.12 demo` names another one.
 PYTHON ?= python3
 BIN := .venv/bin
-NOTEBOOKS := $(wildcard nbs/*.ipynb nbs/experiments/*.ipynb)
-RUNS := $(NOTEBOOKS:nbs/%=_runs/%)
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 # The folder of the checkout may have any name, with blanks or marks in it.
 HERE := '$(subst ','\'',$(CURDIR))'
@@ -19,8 +17,6 @@ FAST := arguments contributing doors encodings information prose_text repository
 
 .PHONY: help demo check test book links bench gpu reproduce clean
 .DELETE_ON_ERROR:
-
-SOURCES := $(wildcard l2m/*.py l2m/*.yml results/*/*/*.parquet)
 
 help:
 	@echo "make demo   measure the bipartite scaling law of a corpus with a small language model"
@@ -48,7 +44,7 @@ test: book
 
 # Built afresh each time: Sphinx repeats no warning about a page that it does not read again.
 book: .venv/installed
-	$(MAKE) --no-print-directory -j 2 $(RUNS)
+	$(BIN)/python _ext/execute.py
 	rm -rf _build
 	$(BOOK) -n -W --keep-going --quiet
 	$(BIN)/python _ext/print_book.py
@@ -56,15 +52,6 @@ book: .venv/installed
 
 links: book
 	$(BOOK) --builder linkcheck
-
-_runs/experiments/%.ipynb: nbs/experiments/%.ipynb params/ci.yml $(SOURCES) | .venv/installed
-	rm -rf $(@:.ipynb=)
-	$(BIN)/l2m run $* --profile ci --output $(@:.ipynb=)
-	cp $(@:.ipynb=)/$*.ipynb $@
-
-_runs/%.ipynb: nbs/%.ipynb $(SOURCES) | .venv/installed
-	@mkdir -p $(@D)
-	$(BIN)/papermill $< $@ --cwd $(<D) --kernel python3 --no-progress-bar --log-level WARNING
 
 .venv/installed: pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("l2m needs Python >= 3.11, %s is %d.%d: name another, make PYTHON=python3.12" % (sys.argv[1], *v[:2]))' "$(PYTHON)"

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from .gguf import gguf_head, read_gguf
 from .stores import fingerprint, versions
 
 # %% ../nbs/03_expansion.ipynb #m41
@@ -57,6 +56,8 @@ def dequantized(
     gguf: str | Path,  # a GGUF file with quantized weights and a tokenizer
 ) -> Path:  # a folder with the same model in safetensors, float32
     "Expand a GGUF file once into the cache."
+    from l2m.gguf import gguf_head, read_gguf  # takes seconds: not for commands that only name the models
+
     _clear_parts()
     if not Path(gguf).is_file():
         gguf_head(Path(gguf))  # says what is there instead

@@ -2,10 +2,10 @@
 
 import errno
 import math
+import multiprocessing
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -721,7 +721,7 @@ def test_a_full_disk_names_the_shard_and_leaves_what_is_whole(tmp_path, monkeypa
 
 
 SCRIPT = """
-import sys, time, torch
+import time, torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from l2m.bipartite import measure_bipartite
 from l2m.estimators import bipartite_mi
@@ -735,31 +735,53 @@ class Slow(LanguageModel):
         return super().logprobs(*args)
 tokens = torch.randint(60, (40, 32))
 windows = Windows(tokens, [str(i) for i in range(40)], [0] * 40, torch.ones_like(tokens, dtype=torch.int32), "test", "0", "ids")
-scores = measure_bipartite(Slow(model, None, "llama", 0), windows, lengths=[4, 32], batch_size=2, store=sys.argv[1])
-bipartite_mi(scores).write_parquet(sys.argv[1] + "-table.parquet")
+scores = measure_bipartite(Slow(model, None, "llama", 0), windows, lengths=[4, 32], batch_size=2, store=folder)
+bipartite_mi(scores).write_parquet(table)
 """
 
 
 @pytest.fixture(scope="module")
-def peaceful(tmp_path_factory):
+def start():
+    "Start the script in a process of its own: a fork of one that has imported what takes longer than all the rest."
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["l2m.estimators", "l2m.scoring", "l2m.windows", "transformers.models.llama.modeling_llama"]
+    )
+
+    def start(folder, table="table"):
+        names = {"folder": str(folder), "table": f"{folder}-{table}.parquet", "__name__": "script"}
+        process = context.Process(target=exec, args=(SCRIPT, names))
+        process.start()
+        return process
+
+    return start
+
+
+def finish(process):
+    process.join(timeout=300)
+    assert process.exitcode == 0
+
+
+@pytest.fixture(scope="module")
+def peaceful(start, tmp_path_factory):
     "What a start that nothing disturbs leaves behind."
     folder = tmp_path_factory.mktemp("undisturbed") / "peaceful"
-    subprocess.run([sys.executable, "-c", SCRIPT, str(folder)], check=True)
+    finish(start(folder))
     return folder
 
 
-def test_killed_twice_the_table_is_the_same(peaceful, tmp_path):
+def test_killed_twice_the_table_is_the_same(peaceful, start, tmp_path):
     shards = lambda: sorted(p.name for p in (tmp_path / "killed").glob("scores-*.parquet"))
     for goal in (1, 12):
-        before, process = shards(), subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path / "killed")])
-        while process.poll() is None and len(shards()) < goal:
+        before, process = shards(), start(tmp_path / "killed")
+        while process.is_alive() and len(shards()) < goal:
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         assert (
             set(before) <= set(shards()) and goal <= len(shards()) < 20
         )  # nothing finished is lost, and it was not done yet
-    subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / "killed")], check=True)
+    finish(start(tmp_path / "killed"))
     for name in ["windows", *(p.stem for p in peaceful.glob("scores-*.parquet"))]:
         assert (tmp_path / "killed" / f"{name}.parquet").read_bytes() == (peaceful / f"{name}.parquet").read_bytes()
     table = peaceful.with_name("peaceful-table.parquet")
@@ -767,25 +789,11 @@ def test_killed_twice_the_table_is_the_same(peaceful, tmp_path):
     assert Store.open(tmp_path / "killed").parameters["model"] == "llama"
 
 
-def test_two_processes_started_at_once_end_with_the_same_table(peaceful, tmp_path):
+def test_two_processes_started_at_once_end_with_the_same_table(peaceful, start, tmp_path):
     "The same command twice: neither knows of the other."
-    twice = str(tmp_path / "twice")
-    script = SCRIPT.replace("-table.parquet", "-table-" + "{}.parquet").replace("sys.argv[1] + ", "sys.argv[1] + ", 1)
-    begin = "import sys, l2m.estimators, l2m.scoring\nprint('ready', flush=True)\nsys.stdin.readline()\n"
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", begin + script.replace("{}", name), twice],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for name in "ab"
-    ]
+    both = [start(tmp_path / "twice", f"table-{name}") for name in "ab"]
     for process in both:
-        assert process.stdout.readline() == "ready\n"
-    for process in both:
-        print(file=process.stdin, flush=True)
-    assert [process.wait(timeout=300) for process in both] == [0, 0]
+        finish(process)
     table = peaceful.with_name("peaceful-table.parquet").read_bytes()
     assert [(tmp_path / f"twice-table-{name}.parquet").read_bytes() for name in "ab"] == [table, table]
     files = lambda folder: {path.name: path.read_bytes() for path in folder.iterdir()}

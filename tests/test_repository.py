@@ -383,9 +383,9 @@ def test_experiments_and_profiles_travel_with_the_package(installed, tmp_path):
     command = lambda *words: run(sys.executable, installed / "bin" / "l2m", *words, cwd=tmp_path, env=environment)
     listed = command("list")
     assert all(f"  {experiment} " in listed for experiment in EXPERIMENTS) and not list(tmp_path.iterdir())
-    said = command("run", "bipartite_scaling", "--profile", "ci")
-    [made] = (tmp_path / "runs/bipartite_scaling").glob("ci-*")
-    assert {"table.parquet", "laws.parquet", "figure.svg", "bipartite_scaling.ipynb"} <= {
+    said = command("run", "gaussian_families", "--profile", "ci")
+    [made] = (tmp_path / "runs/gaussian_families").glob("ci-*")
+    assert {"table.parquet", "laws.parquet", "figure.svg", "gaussian_families.ipynb"} <= {
         path.name for path in made.iterdir()
     }
     assert [path.name for path in tmp_path.iterdir()] == ["runs"] and str(made.relative_to(tmp_path)) in said

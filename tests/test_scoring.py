@@ -374,7 +374,8 @@ def test_a_spoilt_folder_is_one_clear_error(folder, spoil, message):
         (dict(model=None), "model is None, expected text or a Path"),
     ],
 )
-def test_wrong_names_are_one_clear_error(arguments, message):
+def test_wrong_names_are_one_clear_error(arguments, message, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # no minute of retries without a network
     with pytest.raises(ValueError, match=message):
         load_scorer(**arguments)
 

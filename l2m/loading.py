@@ -105,7 +105,7 @@ def _bos(name: str | int | None, tokenizer) -> int | None:
         )
     return candidates[name]
 
-# %% ../nbs/03_loading.ipynb #c4762cea
+# %% ../nbs/03_loading.ipynb #7d9b4593
 @dataclass(frozen=True)
 class Wanted:
     "What was asked of `load_scorer`; the device and the precision are known to be there."
@@ -147,7 +147,7 @@ def _tokenizer(wanted: Wanted, place: str | Path) -> PreTrainedTokenizerBase:
     tokenizer.name_or_path = wanted.model  # not a folder of this machine
     return tokenizer
 
-
+# %% ../nbs/03_loading.ipynb #479e0755
 def load_language_model(
     wanted: Wanted,
     place: str | Path,  # a folder, or a name on the Hub

@@ -67,6 +67,7 @@ bench: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python bench/training.py
 	OMP_NUM_THREADS=1 $(BIN)/python bench/scoring.py
 	OMP_NUM_THREADS=1 $(BIN)/python bench/cluster.py
+	$(BIN)/python bench/counting_cluster.py 8e6
 
 # PYTHON_GPU=python3 uses that one as it is and makes no .venv; PARTS="tests gaussian_kl" runs only these; NOVELS says where
 # the corpus of position_nll is.

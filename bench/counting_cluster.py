@@ -8,6 +8,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"):
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,9 @@ import psutil
 import pyarrow
 
 from l2m.engines import LocalEngine, RayEngine
-from l2m.pair_tables import PairPlan, count_tables
+from l2m.pair_tables import PairPlan, _by_task, count_tables
 
-TOKENS, WORDS, MEMORY = int(float(sys.argv[1]) if len(sys.argv) > 1 else 12e6), 49_152, 2**28
+TOKENS, WORDS, MEMORY = int(float(sys.argv[1]) if len(sys.argv) > 1 else 12e6), 49_152, 2**27
 PLAN = PairPlan((1, 2, 4, 8, 16, 32), WORDS, 8, 0, MEMORY)
 pyarrow.set_cpu_count(1)
 
@@ -35,52 +36,60 @@ def family():
 
 
 class Watched:
-    "An engine whose workers are looked at whenever a result comes."
+    "Workers that are there before the clock starts, and are looked at whenever a result comes."
 
-    def __init__(self, engine):
-        self.engine, self.cpu, self.peak = engine, {}, 0
+    def __init__(self, run):
+        self.run, self.cpu, self.peak, self.family = run, {}, 0, family()
+        self.look()
+        self.before = dict(self.cpu)
 
+    def look(self):
+        for process in self.family:
+            times, memory = process.cpu_times(), process.memory_info()
+            self.cpu[process.pid] = times.user + times.system
+            self.peak = max(self.peak, memory.rss - memory.shared)
+
+    @contextmanager
     def hire(self, worker):
-        from contextlib import contextmanager
+        def watched(tasks):
+            for done in self.run(tasks):
+                self.look()
+                yield done
 
-        @contextmanager
-        def watched():
-            with self.engine.hire(worker) as run:
+        yield watched
 
-                def look(tasks):
-                    for done in run(tasks):
-                        for process in family():
-                            times, memory = process.cpu_times(), process.memory_full_info()
-                            self.cpu[process.pid] = times.user + times.system
-                            self.peak = max(self.peak, memory.uss)
-                        yield done
-
-                yield look
-
-        return watched()
+    @property
+    def used(self):
+        return sum(now - self.before.get(pid, 0) for pid, now in self.cpu.items())
 
 
-def measured(engine):
-    "Seconds from the first result to the last, the tables, and what the workers used."
-    watched = Watched(engine)
-    with tempfile.TemporaryDirectory() as folder:
-        before, start = sum(psutil.Process().cpu_times()[:2]), time.perf_counter()
-        tables = dict(count_tables(documents(), PLAN.tables, PLAN, Path(folder), watched))
-        seconds = time.perf_counter() - start
-    return seconds, sum(watched.cpu.values()) - before, watched.peak, tables
+def measured(engine, workers):
+    "Seconds of counting, the tables, and what the workers used."
+    texts = list(documents())  # made before the clock starts
+    with engine.hire(_by_task) as run, tempfile.TemporaryDirectory() as folder:
+        there = set()
+        while len(there) < workers:
+            there |= {pid for _, pid in run((str(i), os.getpid) for i in range(4 * workers))}
+        watched, start = Watched(run), time.perf_counter()
+        tables = dict(count_tables(iter(texts), PLAN.tables, PLAN, Path(folder), watched))
+        return time.perf_counter() - start, watched.used, watched.peak, tables
 
 
 def main():
-    engines = {"this process": LocalEngine(), "one worker": RayEngine(workers=1), "two workers": RayEngine(workers=2)}
+    engines = {"this process": (LocalEngine(), 1)}
+    engines |= {f"{n} worker{'s'[: n - 1]}": (RayEngine(workers=n), n) for n in (1, 2)}
     import ray
 
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     pairs, found = 2 * len(PLAN.distances) * TOKENS, {}
     print(f"{TOKENS:,} tokens at {len(PLAN.distances)} distances, {MEMORY / 2**20:.0f} MiB a worker")
-    for name, engine in engines.items():
-        seconds, cpu, peak, found[name] = measured(engine)
+    took = {}
+    for name, how in engines.items():
+        seconds, cpu, peak, found[name] = measured(*how)
+        took[name] = seconds
         rates = f"{pairs / seconds / 1e6:5.1f} million pairs a second, {pairs / cpu / 1e6:5.1f} a CPU second"
         print(f"{name:13s} {seconds:6.1f} s, {cpu:6.1f} CPU s: {rates}; at most {peak / 2**20:.0f} MiB a process")
+    print(f"two workers against one: {took['1 worker'] / took['2 workers']:.2f} times as fast")
     first, *others = found.values()
     same = all(np.array_equal(a, b) for other in others for t in first for a, b in zip(first[t], other[t]))
     print("the same tables, bit for bit" if same else "THE TABLES DIFFER")

@@ -98,7 +98,10 @@ def stale() -> list[str]:
     "The notebooks that have not been executed since they, or what they read, changed."
     time = lambda *paths: max((path.stat().st_mtime for path in paths if path.exists()), default=0)
     found = lambda *patterns: [path for pattern in patterns for path in sorted(Path().glob(pattern))]
-    shared, profile = time(*found("l2m/*.py", "l2m/*.yml", "results/*/*/*.parquet")), time(Path("params/ci.yml"))
+    shared, profile = (
+        time(*found("l2m/*.py", "l2m/*.yml", "nbs/*.yml", "results/*/*/*.parquet")),
+        time(Path("params/ci.yml")),
+    )
     names = []
     for path in found("nbs/experiments/*.ipynb", "nbs/*.ipynb"):
         name = path.relative_to("nbs").with_suffix("").as_posix()

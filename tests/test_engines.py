@@ -273,7 +273,7 @@ def test_an_error_of_the_work_is_that_error(kept, witness, tmp_path):
 
 
 def test_a_worker_killed_in_a_shard(kept, witness, peaceful, tmp_path):
-    measure(witness.order(pause=0.1, fatal=2, always=False), tmp_path, engine=kept)
+    measure(witness.order(pause=0.3, fatal=2, always=False), tmp_path, engine=kept)
     assert contents(tmp_path) == peaceful and witness.computed == Counter([*range(SHARDS), 2])
 
 

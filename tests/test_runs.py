@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from papermill.exceptions import PapermillExecutionError
 from polars.testing.parametric import dataframes
+from typer.testing import CliRunner
 
 import l2m
 from l2m import experiments, parameters, runs
@@ -105,9 +106,10 @@ def test_a_profile_of_every_day_speaks_of_every_experiment(profile):
         ),
     ],
 )
-def test_wrong_commands_are_one_clear_error(arguments, message):
-    done = subprocess.run([COMMAND, "run", *arguments], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 1 and done.stdout == ""
+def test_wrong_commands_are_one_clear_error(arguments, message, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    done = CliRunner().invoke(runs.app, ["run", *map(os.fsdecode, arguments)])
+    assert done.exit_code == 1 and done.stdout == ""
     assert re.search(message, done.stderr) and len(done.stderr.splitlines()) == 1
 
 

@@ -8,14 +8,14 @@ BOOK := $(BIN)/jupyter-book build nbs --config _config.yml --toc $(HERE)/_toc.ym
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
-check test book links: export TQDM_DISABLE := 1
+check test apart book executed pages links: export TQDM_DISABLE := 1
 # Two notebooks at a time: each has half of the cores. (The tests see to their threads themselves.)
-test book: export OMP_NUM_THREADS := $(shell echo $$((($(CORES) + 1) / 2)))
+test book executed: export OMP_NUM_THREADS := $(shell echo $$((($(CORES) + 1) / 2)))
 
 # What tells within two minutes whether a change holds: files of tests that need no model and no book.
 FAST := arguments contributing doors encodings information prose_text repository shape stores
 
-.PHONY: help demo check test book links bench gpu reproduce clean
+.PHONY: help demo check test apart book executed pages links bench gpu reproduce clean
 .DELETE_ON_ERROR:
 
 help:
@@ -37,14 +37,24 @@ check: .venv/installed
 	$(BIN)/ruff format --check
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow" $(wildcard $(FAST:%=tests/test_%.py))
 
-# The book executes every chapter and experiment, and the browser tests read it; pytest speaks last. Files come in the order
-# of their names: those with the fewest tests, which are the longest ones, would else be left for a single worker.
-test: book
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+# The book executes every chapter and experiment, and the browser tests read it. Sphinx has one core: the other does what
+# reads no book meanwhile. A third of the workers waits at any time, for a browser, a server or a cluster; pytest speaks last.
+APART := $(patsubst %,tests/test_%.py,families figures graphs)
+test: executed
+	$(MAKE) --no-print-directory -j 2 pages apart
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(APART:%=--ignore=%)
+
+apart:
+	$(BIN)/pytest -q $(APART)
+
+book: executed
+	$(MAKE) --no-print-directory pages
+
+executed: .venv/installed
+	$(BIN)/python _ext/execute.py
 
 # Built afresh each time: Sphinx repeats no warning about a page that it does not read again.
-book: .venv/installed
-	$(BIN)/python _ext/execute.py
+pages:
 	rm -rf _build
 	$(BOOK) -n -W --keep-going --quiet
 	$(BIN)/python _ext/print_book.py

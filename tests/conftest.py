@@ -5,6 +5,7 @@ thread, so that equal work gives equal bits, and show no progress bars, so that 
 import os
 
 os.environ |= {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}  # before torch and tqdm are loaded
+os.environ["RAY_worker_niceness"] = "0"  # its workers would else give way to everything, and wait for minutes
 
 from hypothesis import settings
 

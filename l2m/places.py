@@ -168,8 +168,12 @@ def _written(path: Path, data: bytes) -> bool:
     part = path.parent / f".{uuid4().hex}.part"  # many machines may share the folder
     try:
         with open(part, "wb") as file:
-            with suppress(OSError):  # some file systems know no locks
+            try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            except OSError:
+                pass  # this file system knows no locks, so nobody takes anything for left over
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -35,7 +35,7 @@ SHARDS = 8
 
 @dataclass(frozen=True)
 class Witness(SequenceScorer):
-    "A loaded die that writes down what it computes, takes its time, and dies or errs as its orders say."
+    "A loaded die that writes down what it computes, takes its time, waits for others, dies or errs as its orders say."
 
     folder: Path
     name, vocabulary, fingerprint = "witness", 1000, "a loaded die"
@@ -45,6 +45,8 @@ class Witness(SequenceScorer):
         with open(self.folder / "diary", "a") as file:
             file.write(f"{os.getpid()} {first}\n")
         time.sleep(orders.get("pause", 0))
+        while len({pid for pid, _ in self.diary}) < orders.get("together", 0):
+            time.sleep(0.05)
         if first == orders.get("fatal") and (orders["always"] or self.computed[first] == 1):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().logprobs(contexts, continuations)
@@ -57,10 +59,11 @@ class Witness(SequenceScorer):
     def orders(self):
         return json.loads((self.folder / "orders").read_text())
 
-    def order(self, **orders):
+    def order(self, afresh=True, **orders):
         "Orders for every process, and an empty diary"
         (self.folder / "orders").write_text(json.dumps(orders))
-        (self.folder / "diary").write_text("")
+        if afresh:
+            (self.folder / "diary").write_text("")
         return self
 
     @property
@@ -250,10 +253,9 @@ def test_the_driver_is_killed_and_started_with_other_workers(nodes, witness, pea
 
 def test_two_workers_finish_what_this_process_began(kept, witness, peaceful, tmp_path):
     "The same bytes; each shard is computed once, and both take part"
-    witness.order(pause=0.1)
     with pytest.raises(Unfinished):
-        measure(witness, tmp_path, rank=0, world_size=3)
-    measure(witness, tmp_path, engine=kept)
+        measure(witness.order(), tmp_path, rank=0, world_size=3)
+    measure(witness.order(afresh=False, together=3), tmp_path, engine=kept)
     assert contents(tmp_path) == peaceful and witness.computed == Counter(range(SHARDS))
     pids = {pid for pid, _ in witness.diary}
     assert len(pids) == 3 and os.getpid() in pids

@@ -329,6 +329,28 @@ def test_a_part_that_was_taken_for_left_over_is_written_again(tmp_path, monkeypa
     )
 
 
+def test_a_part_that_is_locked_by_who_tidies_is_given_up(tmp_path, monkeypatch):
+    "Its lock comes between the opening of a part and our lock, its removal just before our renaming."
+    lock, replace, taken = fcntl.flock, os.replace, []
+
+    def overtaken(file, how):
+        if not taken:
+            taken.append(open(next(tmp_path.glob(".*.part")), "rb+"))
+            lock(taken[0], how)
+        return lock(file, how)
+
+    def removed(part, path):
+        if str(part) == taken[0].name:
+            part.unlink()
+        return replace(part, path)
+
+    monkeypatch.setattr("fcntl.flock", overtaken)
+    monkeypatch.setattr("os.replace", removed)
+    write_atomically(tmp_path / "x", b"whole")
+    taken[0].close()
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("x", b"whole")]
+
+
 def test_whoever_makes_a_store_first_decides(tmp_path, monkeypatch):
     "Another process puts its manifest there in the instant between the look and the write."
     from l2m import stores

@@ -224,7 +224,7 @@ class _Living:
         places = torch.arange(tokens, device="cpu")
         return places + self.lifetimes.lives(places)
 
-# %% ../nbs/07_growing.ipynb #235cad27
+# %% ../nbs/07_growing.ipynb #growing16
 def _opened(mixer, cache: DynamicCache | None, tokens: int) -> Tensor:  # [tokens, 1, channels]
     "Which channels are open at each of the next tokens; the cache counts them."
     start = 0
@@ -243,7 +243,7 @@ def _convolved(mixer, mixed: Tensor, cache: DynamicCache | None, convolution) ->
     weight, bias = mixer.conv1d.weight.squeeze(1), mixer.conv1d.bias
     return convolution(mixed, weight, bias, activation=mixer.activation)[..., -tokens:].mT
 
-
+# %% ../nbs/07_growing.ipynb #235cad27
 class UnlockingMamba2(modeling_mamba2.Mamba2Mixer):
     "A layer of Mamba-2 that writes into and reads from open channels only."
 
@@ -317,7 +317,7 @@ class _Counting:
             named |= dict(attention_mask=dict.fromkeys(("full_attention", "linear_attention")), position_ids=places)
         return (), named
 
-
+# %% ../nbs/07_growing.ipynb #growing21
 @checked
 def grow(
     model: PreTrainedModel,  # changed in place: of a family for which `mark_growth` has a schedule, trained or not

@@ -21,6 +21,7 @@ from transformers.models.mamba2 import modeling_mamba2
 from transformers.models.qwen3_next import modeling_qwen3_next
 
 from .arguments import Count, Share, checked
+from .configurations import longest_input
 from .growth import Lifetimes, Unlocking
 
 # %% ../nbs/07_growing.ipynb #8a2d005c
@@ -306,7 +307,7 @@ class _Counting:
         named, config = _named(body, args, kwargs), body.config
         cache, read = _own_cache(body, named, CountingLayer), _tokens(named)
         start = 0 if cache is None else cache.layers[0].cumulative_length
-        longest, end = vars(config).get("max_position_embeddings"), start + read.shape[1]
+        longest, end = longest_input(config), start + read.shape[1]
         if longest is not None and end > longest:
             raise ValueError(
                 f"token {end} lies beyond the {longest} tokens for which this model opens channels, and what would open there was never trained: build it with length={end}"
@@ -348,9 +349,8 @@ def _let_live(body: PreTrainedModel, lifetimes: Lifetimes):
         raise ValueError(
             f"lifetimes need a mask that '{attention}' does not take: load the model with attn_implementation='sdpa'"
         )
-    hook, config = _Living(lifetimes), vars(body.config)
-    positions = config.get("max_position_embeddings") or config.get("n_positions") or 1
-    body.register_buffer("ends", hook.table(min(positions, _TABLE)).to(body.device), persistent=False)
+    hook, tokens = _Living(lifetimes), longest_input(body.config) or 1
+    body.register_buffer("ends", hook.table(min(tokens, _TABLE)).to(body.device), persistent=False)
     body.register_forward_pre_hook(hook, with_kwargs=True)
 
 

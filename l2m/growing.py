@@ -53,6 +53,8 @@ def _schedule(config: PreTrainedConfig, growth: Growing, length: int | None) -> 
     if isinstance(growth, other):
         raise ValueError(f"'{kind}' has no use for {growth!r}: give a number, or {fits.__name__}(exponent, scale)")
     if isinstance(growth, fits):
+        if channels and length is not None and not growth.count(length, channels):
+            raise ValueError(f"{growth!r} opens no channel within {length} tokens: choose a larger scale")
         return growth
     if channels and length is None:
         raise ValueError(f"growth={growth} needs the length at which all channels are open: give length, or Unlocking")
@@ -141,7 +143,7 @@ class CountingLayer(LinearAttentionLayer):
 # %% ../nbs/07_growing.ipynb #1150d6ce
 def _named(body: PreTrainedModel, args: tuple, kwargs: dict) -> dict[str, Any]:
     "All arguments of a call by name."
-    return dict(zip(list(inspect.signature(body.forward).parameters), args)) | kwargs
+    return dict(zip(list(inspect.signature(type(body).forward).parameters)[1:], args)) | kwargs
 
 
 def _is_empty(layer) -> bool:
@@ -327,13 +329,15 @@ def grow(
 ) -> PreTrainedModel:  # the same model
     "Let a model grow by a schedule: the same weights, another state. Weights that were saved and loaded need the same call again."
     body = model.base_model
+    if any(isinstance(hook, (_Living, _Counting)) for hook in body._forward_pre_hooks.values()):
+        raise ValueError(f"this {type(model).__name__} grows already: give growth to an ordinary one")
     if growth is not None:
         mark_growth(body.config, growth, length)
         model.config.growth = body.config.growth
     schedule = schedule_of(body.config)
-    if schedule is None or any(isinstance(hook, (_Living, _Counting)) for hook in body._forward_pre_hooks.values()):
+    if schedule is None:
         raise ValueError(
-            f"{type(model).__name__} {'grows already' if schedule else 'has no growth in its configuration'}: give growth to an ordinary model"
+            f"the configuration of this {type(model).__name__} has no growth: give an exponent or a schedule"
         )
     if isinstance(schedule, Lifetimes):
         _let_live(body, schedule)

@@ -149,7 +149,7 @@ class Lifetimes:
         near = np.minimum(read, _COUNTED)
         gone = _departures(self, 1 << int(near.max(initial=1) - 1).bit_length())
         left = near - np.searchsorted(gone, near, side="right")
-        return _alike(np.where(read > _COUNTED, self.closed_form(read).round().astype(np.int64), left), tokens)
+        return _alike(np.where(read > _COUNTED, np.rint(self.closed_form(read)).astype(np.int64), left), tokens)
 
     def closed_form(
         self,

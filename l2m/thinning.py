@@ -64,6 +64,20 @@ def sinks_as_many(
         raise ValueError(f"{entries} entries are no more than {sinks} sinks: read more tokens, or keep fewer sinks")
     return Sinks(entries - sinks, sinks)
 
+# %% ../nbs/15_thinning.ipynb #1bb707cd
+_WHOLE = {("keys", "linear"), ("values", "linear")}
+
+
+def _check_thinnable(scorer: LanguageModel):
+    "Refuse a model that has other memory than the keys and values of every token."
+    laws = {(part.kind, part.state.law) for part in history_state(scorer.model, 2).parts if part.kind != "position"}
+    if not laws <= _WHOLE:
+        other = ", ".join(f"{kind}: {law}" for kind, law in sorted(laws - _WHOLE))
+        raise ValueError(
+            f"'{scorer.name}' does not keep keys and values of every token alone ({other}): "
+            "choose a model of full attention in every layer"
+        )
+
 # %% ../nbs/15_thinning.ipynb #6405ddcd
 @checked
 class ThinnedModel(SequenceScorer):
@@ -75,18 +89,11 @@ class ThinnedModel(SequenceScorer):
         rule: Thinning,
         split: Count,  # tokens of X, BOS not counted
     ):
-        laws = {(p.kind, p.state.law) for p in history_state(scorer.model, 2).parts if p.kind != "position"}
-        if not laws <= {("keys", "linear"), ("values", "linear")}:
-            other = ", ".join(
-                sorted(f"{kind}: {law}" for kind, law in laws - {("keys", "linear"), ("values", "linear")})
-            )
-            raise ValueError(
-                f"'{scorer.name}' does not keep keys and values of every token alone ({other}): "
-                "choose a model of full attention in every layer"
-            )
+        _check_thinnable(scorer)
         self.scorer, self.rule, self.split = scorer, rule, int(split)
         self.name, self.vocabulary = f"{scorer.name}, {rule}", scorer.vocabulary
         self.bos, self.context_limit = scorer.bos, scorer.context_limit
+        self._before = self.split + (self.bos is not None)  # tokens read before the first of Y
 
     @property
     def fingerprint(self) -> str:
@@ -100,17 +107,12 @@ class ThinnedModel(SequenceScorer):
     @property
     def entries(self) -> int:
         "Tokens in the cache at the cut, BOS among them."
-        return int(self.rule.alive(self._read))
-
-    @property
-    def _read(self) -> int:
-        "Tokens read before the first of Y."
-        return self.split + (self.bos is not None)
+        return int(self.rule.alive(self._before))
 
     def mask(self, n: int) -> Tensor:  # [n, n] queries, keys
         "Who sees whom among the first `n` tokens, BOS among them."
         query, key = torch.arange(n)[:, None], torch.arange(n)
-        return (key <= query) & ((key >= self._read) | self.rule.sees(query.clamp(max=self._read), key))
+        return (key <= query) & ((key >= self._before) | self.rule.sees(query.clamp(max=self._before), key))
 
     @torch.inference_mode()
     def token_logprobs(self, tokens: Tensor) -> Tensor:  # [batch, n] token ids -> [batch, n] nats

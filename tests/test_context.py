@@ -30,21 +30,21 @@ CHAIN = MarkovChain(((0.9, 0.1), (0.2, 0.8)))
 
 
 def windows_of(process, n=200, length=24, seed=0):
-    return process_windows(process, n, length, torch.Generator().manual_seed(seed))
+    return process_windows(process, length, n, torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize(
-    "process", [PolyaUrn(3, 1.0), Purse(0.9), CHAIN, SantaFe(0.7, 8, "fact")], ids=lambda process: process.name
+    "process", [PolyaUrn(3, 1.0), Purse((0.9, 0.3)), CHAIN, SantaFe(0.7, 8)], ids=lambda process: process.name
 )
 def test_gains_are_the_differences_of_conditional_entropies(process):
     """Every context is exact, and 4 errors hold all of them but for one run in some thousands."""
     scores = measure_context(process, windows_of(process, 1500), longest=16, targets=8, slack=0, batch_size=1500)
     table = context_gains(scores)
     given = np.diff([process.block_entropy(c) for c in range(18)])  # H(c + 1) - H(c)
-    exact = [given[c] for c in doublings(16)]
+    exact = given[doublings(16)]
     assert scores.seen == doublings(16)
-    assert (np.abs(table["nll"] - exact) < 4 * table["nll_stderr"]).all()
-    errors = np.maximum(4 * table["gain_stderr"].to_numpy()[1:], 1e-9)  # a chain gains nothing, and that exactly
+    assert (np.abs(table["nll"].to_numpy() - exact) < 4 * table["nll_stderr"].to_numpy()).all()
+    errors = np.maximum(4 * table["gain_stderr"].to_numpy()[1:], 1e-7)  # a chain gains nothing, and that exactly
     assert (np.abs(table["gain"].to_numpy()[1:] + np.diff(exact)) < errors).all()
 
 
@@ -69,7 +69,7 @@ def test_every_target_is_read_after_its_own_context(targets, slack):
         n = stride(c, targets, slack)
         assert targets % n == 0 and n <= max(1, slack * c)
         for j in range(targets):
-            text = drawn.tokens[:, 16 + j - j % 1 - c - j % n : 17 + j]
+            text = drawn.tokens[:, 16 + j - j % n - c : 17 + j]
             assert torch.equal(torch.tensor(scores.nats[:, i, j]), urn.token_logprobs(text)[:, -1].float().double())
 
 

@@ -71,9 +71,9 @@ def _target_nats(scorer: Scorer, tokens: torch.Tensor, context: int, targets: in
     "Log-probabilities of the last `targets` tokens of every row, each after its context: [rows, targets]."
     n, texts = stride(context, targets, slack), _readings(tokens, context, targets, slack)
     nats, _ = scorer.logprobs(texts)
-    if nats.shape != texts.shape or nats.isnan().any() or (nats > 0.01).any():
+    if nats.shape != texts.shape or not nats.isfinite().all() or (nats > 0.01).any():
         raise ValueError(
-            f"'{scorer.name}' returned no log-probabilities of {tuple(texts.shape)} tokens at context {context}: "
+            f"'{scorer.name}' returned no finite log-probabilities of {tuple(texts.shape)} tokens at context {context}: "
             "l2m.testing.check_scorer says what is wrong"
         )
     return nats[:, -n:].reshape(len(tokens), targets).cpu()
@@ -151,14 +151,11 @@ def check_room(
         )
     needed = longest + targets - 1 + (scorer.bos is not None)  # the last token is predicted, never read
     if scorer.context_limit is not None and needed > scorer.context_limit:
-        room = (
-            max(2, 1 << (scorer.context_limit - needed + longest).bit_length() - 1)
-            if needed - longest < scorer.context_limit
-            else 2
-        )
+        most = scorer.context_limit - needed + longest  # tokens left for the context
+        remedy = f"longest <= {1 << most.bit_length() - 1}" if most > 1 else "fewer targets"
         raise ValueError(
             f"{longest} tokens of context and {targets} targets exceed the {scorer.context_limit}-token context of "
-            f"'{scorer.name}': choose longest <= {room}"
+            f"'{scorer.name}': choose {remedy}"
         )
     if len(set(windows.documents)) < 2:
         raise ValueError("all windows come from one document, which gives no interval: draw them from two at least")

@@ -125,6 +125,7 @@ class Short(SequenceScorer):
             dict(longest=16, targets=8),
             "16 tokens of context and 8 targets exceed the 19-token context of 'short': choose longest <= 8",
         ),
+        (dict(longest=2, targets=22), "exceed the 19-token context of 'short': choose fewer targets"),
         (dict(longest=16, targets=4, slack=1.5), "slack"),
         (dict(longest=16, targets=0), "targets"),
     ],
@@ -148,7 +149,7 @@ def test_one_document_and_what_is_no_probability_are_refused():
         def token_logprobs(self, tokens):
             return torch.full(tokens.shape, torch.nan)
 
-    with pytest.raises(ValueError, match="'wrong' returned no log-probabilities"):
+    with pytest.raises(ValueError, match="'wrong' returned no finite log-probabilities"):
         measure_context(Wrong(), drawn, longest=8, targets=4)
 
 

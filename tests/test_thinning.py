@@ -79,7 +79,7 @@ def test_with_everything_alive_it_is_the_model_itself(rule):
 
 @pytest.mark.parametrize("bos", [5, None])
 def test_it_keeps_the_promises_of_a_scorer(bos):
-    check_scorer(ThinnedModel(looking_back(bos), Lifetimes(0.5), 8), IDS[:, :20], tolerance=1e-6)
+    check_scorer(ThinnedModel(looking_back(bos), Lifetimes(0.5), 8), IDS[:, :12], tolerance=1e-6)
 
 
 def test_equal_settings_alone_have_equal_fingerprints():

@@ -34,6 +34,8 @@ from transformers.models.mamba2 import modeling_mamba2
 
 from .arguments import Between, Count, checked
 from .devices import device_bytes, known_device
+from .growing import Growing, grow, mark_growth, schedule_of
+from .growth import Lifetimes, Unlocking
 from .state import history_state
 
 # %% ../nbs/09_models.ipynb #09-models-006
@@ -161,13 +163,15 @@ def model_config(
     length: int,  # tokens a sequence, at most
     state: int | None = None,  # numbers kept a channel, or the window; None: the family's default
     vocabulary: Annotated[int, Between(0)] = 0,  # tokens; one more, the last, begins every sequence
+    growth: Growing | None = None,  # as in `build_model`
 ) -> PreTrainedConfig:
     "The configuration of a model, of transformers' own class."
     if name not in FAMILIES:
         raise ValueError(f"model '{name}' is unknown: choose one of {list(FAMILIES)}")
     if state is not None and name not in _STATES:
         raise ValueError(f"'{name}' keeps every token, so state={state} means nothing: leave it out")
-    state = _STATES.get(name) if state is None else state
+    if state is None:
+        state = max(1, growth.count(length)) if isinstance(growth, Unlocking) and name in _STATES else _STATES.get(name)
     if length < 1 or (state is not None and state < 1):
         raise ValueError(f"length={length}, state={state}: both must be at least 1")
     layers, width = layers_and_width(size)
@@ -176,7 +180,7 @@ def model_config(
     config.vocab_size, config.bos_token_id = vocabulary + 1, vocabulary
     config.eos_token_id, config.pad_token_id, config.tie_word_embeddings = None, None, True
     config.use_cache = False  # caches are for generation
-    return config
+    return config if growth is None else mark_growth(config, growth, length)
 
 # %% ../nbs/09_models.ipynb #09-models-014
 def chunk_scan(
@@ -293,6 +297,14 @@ def parameter_count(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
+def _made(config: PreTrainedConfig, length: int, copies: int | None, positions: bool) -> nn.Module:
+    "A model of a configuration, with its schedule if that has one."
+    model = VectorModel(config, length, copies, positions) if copies else AutoModelForCausalLM.from_config(config)
+    if schedule_of(config) is not None:
+        grow(model.backbone if copies else model)
+    return model
+
+
 @checked
 def build_model(
     name: str,  # "gpt2", "llama", "sliding", "mamba", "mamba2", "linear", "hybrid"
@@ -303,19 +315,19 @@ def build_model(
     copies: Count | None = None,  # values a token, of a vector model
     positions: bool = True,  # tell a vector model where it is
     state: int | None = None,  # numbers kept a channel, or the window; None: the family's default
+    growth: Growing
+    | None = None,  # b, of a state that grows as its power; or a schedule with its scale; None: as the family does
     seed: Annotated[int, Between(0, 2**63)] = 0,  # of the first weights
     device: str | torch.device = "cpu",  # "meta": shapes without numbers
 ) -> nn.Module:  # a transformers causal LM, or a VectorModel
-    "A model with fresh weights."
+    "A model with fresh weights. A number as `growth` opens the last of the channels with the last token: give `Unlocking(b, a)` for one scale at all lengths; then there are as many channels as it opens, unless `state` says otherwise."
     if (vocabulary is None) == (copies is None):
         raise ValueError(f"vocabulary={vocabulary}, copies={copies}: give one of them, at least 1, tokens or vectors")
     device = known_device(device, meta=True)
-    config = model_config(name, size, length=length, state=state, vocabulary=vocabulary or 0)
+    config = model_config(name, size, length=length, state=state, vocabulary=vocabulary or 0, growth=growth)
     if name in ("mamba2", "hybrid"):
         use_chunk_scan()
-    make = lambda: (
-        VectorModel(config, length, copies, positions) if copies else AutoModelForCausalLM.from_config(config)
-    )
+    make = lambda: _made(config, length, copies, positions)
     with torch.device("meta"):
         model = make()
     needs, has = _TRAINING_BYTES * parameter_count(model), device_bytes(device)
@@ -332,18 +344,24 @@ def build_model(
 # %% ../nbs/09_models.ipynb #09-models-026
 @checked
 def model_arguments(
-    text: str,  # "gpt2", "mamba2/16", "mamba2:24x768", "mamba2:24x768/128"
+    text: str,  # "gpt2", "mamba2/16", "mamba2:24x768", "mamba2:24x768/128", "mamba2/16^0.8", "llama^0.8*4"
     size: str = "tiny",  # where the text names none
-) -> dict:  # name, size and state for `build_model`
-    "A model's family, size and state from one word."
-    found = re.fullmatch(r"(\w+)(?::(\w+))?(?:/(\d+))?", text)
+) -> dict:  # name, size and state for `build_model`, and growth if there is one
+    "A model's family, size, state and growth from one word."
+    number = r"(\d*\.?\d+)"
+    found = re.fullmatch(rf"(\w+)(?::(\w+))?(?:/(\d+))?(?:\^{number}(?:\*{number})?)?", text)
     if found is None:
-        raise ValueError(f"model '{text}' is not understood: write family:size/state, as 'gpt2' or 'mamba2:24x768/128'")
-    name, own, state = found.groups()
-    return dict(name=name, size=own or size, state=state and int(state))
+        raise ValueError(
+            f"model '{text}' is not understood: write family:size/state^growth, as 'gpt2' or 'mamba2:24x768/128'"
+        )
+    name, own, state, exponent, scale = found.groups()
+    kind = Lifetimes if name in ("gpt2", "llama") else Unlocking
+    growth = exponent and (kind(float(exponent), float(scale)) if scale else float(exponent))
+    return dict(name=name, size=own or size, state=state and int(state)) | (dict(growth=growth) if exponent else {})
 
 
 assert model_arguments("mamba2:24x768/128") == dict(name="mamba2", size="24x768", state=128)
+assert model_arguments("mamba2^0.8*0.5")["growth"] == Unlocking(0.8, 0.5)
 
 # %% ../nbs/09_models.ipynb #09-models-032
 @checked
@@ -354,14 +372,15 @@ def state_scalars(
     length: int,  # tokens a sequence, at most
     read: Annotated[int, Between(0)],  # tokens read so far
     state: int | None = None,
+    growth: Growing | None = None,
 ) -> int:
     "dim(z): scalars that carry what was read to the future."
-    config = model_config(name, size, length=length, state=state)
+    config = model_config(name, size, length=length, state=state, growth=growth)
     left_out = ()
-    if name == "linear":
+    if name == "linear" and growth is None:
         layers, left_out = config.num_hidden_layers + 1, ("keys", "values")
         config.num_hidden_layers, config.mlp_only_layers = layers, list(range(layers))
         config.layer_types = [*config.layer_types, "full_attention"]
     with torch.device("meta"):
-        parts = history_state(AutoModelForCausalLM.from_config(config), read + 1).parts
+        parts = history_state(_made(config, length, None, False), read + 1).parts
     return sum(part.state(read) for part in parts if part.kind not in left_out)

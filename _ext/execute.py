@@ -1,4 +1,4 @@
-"""Execute every chapter and experiment that is older than its sources, two at a time: the book shows what lies in `_runs/`.
+"""Execute every chapter and experiment that is older than its sources: the book shows what lies in `_runs/`.
 
 To import torch and transformers takes a kernel longer than most chapters take. Here that is done once: a kernel is a fork of
 this process, made while it has one thread and has computed nothing. The rest is as `papermill` and `l2m run` do it.
@@ -13,6 +13,7 @@ from pathlib import Path
 from shutil import copyfile, rmtree
 
 ROOT, RUNS = Path(__file__).resolve().parents[1], Path("_runs")
+TOGETHER = 3  # on two cores: a third of its time a notebook waits, for a reader of its files, a server or a cluster
 WARM = "papermill", "ipykernel.kernelapp", "ipykernel.ipkernel"  # and what is slow to import, and starts no thread:
 WARM += "matplotlib.pyplot", "scipy.stats", "transformers.modeling_utils"
 
@@ -118,7 +119,7 @@ def main():
         import_module(module)
     gc.freeze()  # what all share is not looked through, and so copied, by each
     while running or waiting and not failed:
-        while waiting and len(running) < 2 and not failed:
+        while waiting and len(running) < TOGETHER and not failed:
             name = waiting.pop(0)
             running[Fork(execute, name).pid] = name
         process, status, used = os.wait4(-1, 0)

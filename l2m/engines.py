@@ -217,6 +217,8 @@ def _reason(error: Exception, ray: Any) -> str:
     ):
         theirs, python, ours = found.groups()
         return f"it has Ray {theirs} and Python {python}, here are Ray {ray.__version__} and Python {ours}; install the same"
+    if re.search(r"Failed to connect|connection timeout|AuthToken", text):
+        text = "it answers nobody without its token, or is not Ray: give both sides the same ~/.ray/auth_token and RAY_AUTH_MODE=token"
     return text[:200]
 
 

@@ -143,15 +143,15 @@ def _cache_information(
     strength: float,  # tokens that the frequencies are worth
 ) -> np.ndarray:  # [windows] nats
     "Pointwise information of X and Y under a cache: frequencies learned from `strength` tokens of unigram and from what was read."
-    out, length = np.empty(len(tokens)), tokens.shape[1]
-    for i, row in enumerate(tokens):
-        words, where = np.unique(row, return_inverse=True)
-        a, b = (np.bincount(part, minlength=len(words)) for part in (where[:split], where[split:]))
-        prior = strength * unigram[words]
-        rise = lambda counts: (gammaln(prior + counts) - gammaln(prior)).sum()
-        out[i] = rise(a + b) - rise(a) - rise(b)
-    rise = lambda n: gammaln(strength + n) - gammaln(strength)
-    return out - rise(length) + rise(split) + rise(length - split)
+    n, length = tokens.shape
+    pairs, where = np.unique(tokens + len(unigram) * np.arange(n)[:, None], return_inverse=True)  # of window and word
+    window, word = np.divmod(pairs, len(unigram))
+    counts = lambda part: np.bincount(part.ravel(), minlength=len(pairs))
+    a, b = counts(where.reshape(n, length)[:, :split]), counts(where.reshape(n, length)[:, split:])
+    rise = lambda prior, more: gammaln(prior + more) - gammaln(prior)
+    prior = strength * unigram[word]
+    of_words = np.bincount(window, rise(prior, a + b) - rise(prior, a) - rise(prior, b), minlength=n)
+    return of_words - rise(strength, length) + rise(strength, split) + rise(strength, length - split)
 
 
 @checked

@@ -167,6 +167,11 @@ def test_nobody_answers():
         list(run([("a", 1)]))
 
 
+@pytest.mark.parametrize("said", ["Failed to connect to Ray cluster at 10.0.0.1:6379", "ray client connection timeout"])
+def test_a_cluster_that_wants_a_token(said):
+    assert "RAY_AUTH_MODE=token" in l2m.engines._reason(ConnectionError(said), ray)
+
+
 def test_filled_by_two_processes_and_finished_by_three(witness, peaceful, tmp_path):
     witness.order()
     for rank, world_size in ((1, 2), (2, 3), (0, 3)):

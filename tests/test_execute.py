@@ -1,4 +1,4 @@
-"The notebooks of the book are executed once, two at a time, in kernels that are forks; one that fails or dies is named."
+"The notebooks of the book are executed once, three at a time, in kernels that are forks; one that fails or dies is named."
 
 import os
 import subprocess

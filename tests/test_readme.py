@@ -61,7 +61,7 @@ def run(tmp_path_factory):
 
 def quick(command: list[str]) -> list[str]:
     "The same run with the `ci` profile: the notebook, the options and the paths stay"
-    if command[:2] == ["l2m", "run"]:
+    if command[:2] in (["l2m", "run"], ["l2m", "context"]):
         return [*command, "--profile", "ci"]  # the last one counts
     if command[0] != "papermill":
         return command

@@ -163,6 +163,11 @@ def load_language_model(
         raise ValueError(
             f"model '{wanted.model}' lacks weights ({missing}…): its files are not a causal language model's"
         )
+    if "growth" in vars(network.config):
+        raise ValueError(
+            f"model '{wanted.model}' was saved with a schedule of growth, which files do not bring back: load it with transformers, "
+            "`l2m.growing.grow` it, and make a `LanguageModel` of it"
+        )
     network = network if wanted.device_map else network.to(wanted.device)
     scorer = LanguageModel(network, tokenizer, wanted.model, start, wanted.compile)
     probe(scorer)

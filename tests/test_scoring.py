@@ -288,6 +288,15 @@ def test_a_local_folder_loads(folder):
     )
 
 
+def test_a_schedule_of_growth_is_not_lost_unseen(folder):
+    settings = json.loads((folder / "config.json").read_text())
+    settings["growth"] = dict(kind="lifetimes", exponent=0.5, scale=4.0)
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="was saved with a schedule of growth.*`l2m.growing.grow` it") as caught:
+        load_scorer(str(folder))
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_the_cheapest_bos_is_chosen(folder):
     scorer = load_scorer(str(folder))
     costs = bos_costs(scorer)

@@ -50,20 +50,20 @@ def inlined(root: Path, page: str, pages: list[str]):
     "The article of a page; its marks bear the page's name, and its links to other pages lead to theirs"
     article = BeautifulSoup((root / page).read_text(), "html.parser", parse_only=SoupStrainer("article")).article
     mark = lambda page, name: f"{page}--{name}"
-    for element in article.select("[id]"):
+    for element in article.find_all(id=True):
         if not element["id"].startswith("l2m-"):
             element["id"] = mark(page, element["id"])
-    for element in article.select("[src]"):
+    for element in article.find_all(src=True):
         if not urlsplit(element["src"]).scheme:
             element["src"] = normpath(f"{dirname(page)}/{element['src']}").lstrip("/")
-    for link in article.select("a[href]"):
+    for link in article.find_all("a", href=True):
         target, name = urldefrag(urljoin(f"/{page}", link["href"]))
         if target.lstrip("/") in pages:
             link["href"] = "#" + (mark(target.lstrip("/"), name) if name else target.lstrip("/"))
     for answers in article.select("details.above-output, details:has(.tag_hide-cell), .tag_hide-cell details"):
         answers["open"] = ""
     article["id"] = page
-    for script in article.select("noscript"):
+    for script in article.find_all("noscript"):
         script.decompose()
     return article
 

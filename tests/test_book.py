@@ -414,7 +414,7 @@ def test_book_on_paper_holds_every_chapter(browser):
     titles = [re.search(r'<h1>([^<]+)<a class="headerlink"', (SITE / page).read_text())[1] for page in chapters(SITE)]
     assert set(chapters(SITE)) == set(PAGES) - {"search.html", "genindex.html", "py-modindex.html"}
     assert [heading.find(string=True) for heading in book.select("article h1")] == titles
-    marks = {element["id"] for element in book.select("[id]")}
+    marks = {element["id"] for element in book.find_all(id=True)}
     assert [
         a["href"]
         for a in book.select("article a[href^='#'], .contents a")

@@ -154,9 +154,10 @@ class Forgetful(SequenceScorer):
             raise unknown_limits(self, source, f"'{self.process.name}'")
         n, m = mentions_in_parts(self.process, split, length)
         terms = pairs_at(n, n + m) * latest_mention(self.process, n + m - 1)
-        recall = self.recall(n + m - 1)
+        recall, v = self.recall(n + m - 1), self.process.values
         with np.errstate(divide="ignore"):
-            return {"direct": float(terms @ np.log1p(recall)), "vclub": float(terms @ np.arctanh(recall))}
+            odds = 2 * (1 - 1 / v) * np.arctanh(v * recall / (2 + (v - 2) * recall))
+        return {"direct": float(terms @ np.log1p((v - 1) * recall)), "vclub": float(terms @ odds)}
 
 # %% ../nbs/08_readers.ipynb #08-processes-083
 @checked

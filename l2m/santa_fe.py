@@ -9,7 +9,7 @@ __all__ = ['mentions_in_parts', 'recalled_logprobs', 'SantaFe', 'latest_mention'
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from .scoring import check_tokens
 @checked
 def _render_mentions(
     facts: Tensor,  # [n, mentions]
-    coins: Tensor,  # [n, mentions] 0 or 1
+    coins: Tensor,  # [n, mentions] values from 0 on
     process: "SantaFe",
 ) -> Tensor:  # [n, tokens]
     "Mentions as tokens."
@@ -33,7 +33,7 @@ def _render_mentions(
             f"facts of shape {tuple(facts.shape)} and coins of shape {tuple(coins.shape)}: expected integers of one shape"
         )
     if process.rendering == "fact":
-        return 2 * facts + coins
+        return process.values * facts + coins
     return torch.stack([facts, process.facts + coins], 2).flatten(1)
 
 
@@ -45,7 +45,7 @@ def _read_mentions(
     "Tokens as mentions."
     check_tokens(tokens, process)
     if process.rendering == "fact":
-        return tokens // 2, tokens % 2
+        return tokens // process.values, tokens % process.values
     facts, coins = tokens[:, ::2], tokens[:, 1::2] - process.facts
     if (facts >= process.facts).any() or (coins < 0).any():
         raise ValueError(f"'{process.name}' alternates questions and answers, a question first: choose even splits")
@@ -76,9 +76,9 @@ def recalled_logprobs(
     latest = mentions(facts)[2][:, : coins.shape[1]]
     distance = torch.arange(latest.shape[1], device=tokens.device) - latest
     known = torch.where(latest < 0, 0.0, recall.to(tokens.device)[(distance - 1).clamp(max=len(recall) - 1)])
-    sign = torch.where(coins == coins.gather(1, latest.clamp(0)), 1.0, -1.0).double()
+    weight = torch.where(coins == coins.gather(1, latest.clamp(0)), process.values - 1.0, -1.0).double()
     fact = torch.from_numpy(np.log(process.probabilities)).to(tokens.device)[facts]
-    coin = torch.log1p(sign * known) - math.log(2)
+    coin = torch.log1p(weight * known) - math.log(process.values)
     if process.rendering == "fact":
         return fact + coin
     out = fact.new_empty(tokens.shape)
@@ -89,7 +89,7 @@ def recalled_logprobs(
 @checked
 def _zipf(
     facts: Count,
-    exponent: float,  # beta, positive
+    exponent: float | Literal[math.inf],  # beta, positive; infinite: all alike
 ) -> np.ndarray:  # [facts] p_k, which falls as k^(-1/beta)
     "How often each fact comes up."
     if exponent <= 0:
@@ -110,29 +110,47 @@ def _heard(
         )
     return -np.expm1(mentions * np.log1p(-probabilities))
 
+
+def _check_settings(process: "SantaFe"):
+    "Refuse exponents, numbers and renderings that there are not."
+    if not (0 < process.exponent < 1 or process.exponent == math.inf):
+        raise ValueError(
+            f"exponent {process.exponent} is not between 0 and 1: choose one such as 0.8, or math.inf for facts that come up as often"
+        )
+    if not 2 <= process.facts <= MOST_SYMBOLS:
+        raise ValueError(
+            f"facts = {process.facts}: choose a whole number >= 2, at most {MOST_SYMBOLS:,}, for a power law thousands"
+        )
+    if process.rendering not in ("fact", "query"):
+        raise ValueError(f"rendering '{process.rendering}' is unknown: choose 'fact' or 'query'")
+    if not 2 <= process.values <= MOST_SYMBOLS:
+        raise ValueError(f"values = {process.values}: choose a whole number of sides >= 2, at most {MOST_SYMBOLS:,}")
+
 # %% ../nbs/08_santa_fe.ipynb #08-processes-051
 @checked
 @dataclass(frozen=True)
 class SantaFe(DiscreteProcess):
     "Facts come up by Zipf's law, each with one fair coin a sequence (Dębowski 2011): I_BP grows as L^exponent."
 
-    exponent: float  # beta, between 0 and 1
+    exponent: float | Literal[math.inf]  # beta, between 0 and 1; infinite: all facts come up as often, no power
     facts: int  # how many there are; the law is a power while most of them are still unheard of
-    rendering: str = "fact"  # "fact": one token a mention, 2k + coin; "query": token k, then token facts + coin
+    rendering: str = "fact"  # "fact": one token a mention, values * k + coin; "query": token k, then token facts + coin
+    values: int = 2  # sides of a coin
 
     def __post_init__(self):
-        if not 0 < self.exponent < 1:
-            raise ValueError(f"exponent {self.exponent} is not between 0 and 1: choose one such as 0.8")
-        if not 2 <= self.facts <= MOST_SYMBOLS:
-            raise ValueError(
-                f"facts = {self.facts}: choose a whole number >= 2, at most {MOST_SYMBOLS:,}, for a power law thousands"
-            )
-        if self.rendering not in ("fact", "query"):
-            raise ValueError(f"rendering '{self.rendering}' is unknown: choose 'fact' or 'query'")
+        _check_settings(self)
 
-    name = property(lambda self: f"Santa Fe {self.exponent:g}, {self.facts} facts" + ", queries" * (self.step == 2))
+    def __repr__(self):  # what results are kept under: coins of two values are not named
+        sides = f", values={self.values}" * (self.values != 2)
+        return f"SantaFe(exponent={self.exponent!r}, facts={self.facts}, rendering={self.rendering!r}{sides})"
+
+    @property
+    def name(self) -> str:
+        kinds = f", {self.values} values" * (self.values != 2) + ", queries" * (self.step == 2)
+        return f"Santa Fe {self.exponent:g}, {self.facts} facts{kinds}"
+
     step = period = property(lambda self: 2 if self.rendering == "query" else 1, doc="Tokens a mention.")
-    vocabulary = property(lambda self: self.facts + 2 if self.step == 2 else 2 * self.facts)
+    vocabulary = property(lambda self: self.facts + self.values if self.step == 2 else self.facts * self.values)
 
     @cached_property
     def probabilities(self) -> np.ndarray:  # [facts]
@@ -140,33 +158,33 @@ class SantaFe(DiscreteProcess):
         return _zipf(self.facts, self.exponent)
 
     def unigram(self):
-        p = torch.from_numpy(self.probabilities) / 2
-        return p.repeat_interleave(2) if self.step == 1 else torch.cat([p, p.new_full((2,), 0.25)])
+        p, v = torch.from_numpy(self.probabilities), self.values
+        return (p / v).repeat_interleave(v) if self.step == 1 else torch.cat([p / 2, p.new_full((v,), 1 / (2 * v))])
 
     def sample(self, n, length, generator):
         device, shape = generator.device, (n, -(-length // self.step))
         draws = torch.rand(shape, generator=generator, dtype=torch.float64, device=device)
         steps = torch.from_numpy(self.probabilities.cumsum()).to(device)
         facts = torch.searchsorted(steps, draws, right=True).clamp_(max=self.facts - 1)
-        coins = torch.randint(2, shape, generator=generator, device=device).gather(1, mentions(facts)[1])
+        coins = torch.randint(self.values, shape, generator=generator, device=device).gather(1, mentions(facts)[1])
         return _render_mentions(facts, coins, self)[:, :length]
 
     def token_logprobs(self, tokens):
         return recalled_logprobs(self, tokens, torch.ones(tokens.shape[1], dtype=torch.float64))
 
     def block_entropy(self, length):
-        p, n = self.probabilities, length / self.step  # an open question counts as a mention of its fact only
-        return float(math.ceil(n) * -xlogy(p, p).sum() + math.log(2) * _heard(math.floor(n), p).sum())
+        p, n = self.probabilities, length / self.step  # an open question is a mention of its fact only
+        return float(math.ceil(n) * -xlogy(p, p).sum() + math.log(self.values) * _heard(math.floor(n), p).sum())
 
     def bipartite_mi(self, split, length):
         n, m = mentions_in_parts(self, split, length)
-        return float(math.log(2) * _heard(n, self.probabilities) @ _heard(m, self.probabilities))
+        return float(math.log(self.values) * _heard(n, self.probabilities) @ _heard(m, self.probabilities))
 
     def lautum(self, split, length):
         return math.inf if self.bipartite_mi(split, length) > 0 else 0.0
 
     def two_point_mi(self, distance):
-        return math.log(2) * float(self.probabilities @ self.probabilities) if self.step == 1 else None
+        return math.log(self.values) * float(self.probabilities @ self.probabilities) if self.step == 1 else None
 
 # %% ../nbs/08_santa_fe.ipynb #08-processes-055
 @checked

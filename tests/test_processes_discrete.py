@@ -32,11 +32,14 @@ SMALL = [
     Renewal(1.3),
     Renewal(2.5),
     CHAIN,
+    SantaFe(0.6, 2, "fact", values=3),
+    SantaFe(math.inf, 2, "query", values=3),
 ]
 LARGE = [
     SantaFe(0.5, 1000),
     SantaFe(0.9, 10**5),
     SantaFe(0.7, 300, "query"),
+    SantaFe(math.inf, 64, "query", values=64),
     PolyaUrn(2, 0.5),
     PolyaUrn(12, 2.0),
     Purse((0.3, 0.45, 0.8)),
@@ -55,15 +58,15 @@ def generator(seed=0):
 
 
 def zipf(process):
-    weights = [k ** (-1 / process.exponent) for k in range(1, process.facts + 1)]
+    weights = [1 if process.exponent == math.inf else k ** (-1 / process.exponent) for k in range(1, process.facts + 1)]
     return [w / math.fsum(weights) for w in weights]
 
 
 def santa_fe_probability(process, tokens):
     "Average over all throws of the coins."
-    p, worlds = zipf(process), list(product((0, 1), repeat=process.facts))
+    p, worlds = zipf(process), list(product(range(process.values), repeat=process.facts))
     if process.rendering == "fact":
-        told = [(t // 2, t % 2) for t in tokens]
+        told = [(t // process.values, t % process.values) for t in tokens]
     else:
         if any((t >= process.facts) == (i % 2 == 0) for i, t in enumerate(tokens)):
             return 0.0
@@ -154,7 +157,9 @@ def test_two_point_information_and_unigram_agree_with_enumeration(process):
     assert process.two_point_mi(3) == pytest.approx(mutual_information(p.sum((1, 2))), rel=1e-5)
 
 
-@pytest.mark.parametrize("process", [SantaFe(0.6, 5), SantaFe(0.6, 5, "query")], ids=name)
+@pytest.mark.parametrize(
+    "process", [SantaFe(0.6, 5), SantaFe(0.6, 5, "query"), SantaFe(0.6, 5, "query", values=4)], ids=name
+)
 def test_the_unigram_of_santa_fe_is_the_share_of_each_token(process):
     tokens = process.sample(50_000, 4, generator())
     share = torch.bincount(tokens.flatten(), minlength=process.vocabulary) / tokens.numel()
@@ -220,6 +225,12 @@ def test_the_same_seed_gives_the_same_windows_and_documents_differ(process):
         and a.corpus_fingerprint == process.fingerprint
         and a.tokens.shape == a.chars.shape == (6, 30)
     )
+
+
+def test_coins_of_two_values_leave_what_results_are_kept_under():
+    assert repr(SantaFe(0.6, 200)) == "SantaFe(exponent=0.6, facts=200, rendering='fact')"
+    assert SantaFe(0.6, 200).fingerprint == "89650b13b0a0f27b"
+    assert repr(SantaFe(0.6, 200, values=4)) == "SantaFe(exponent=0.6, facts=200, rendering='fact', values=4)"
 
 
 def test_fingerprints_tell_processes_and_scorers_apart():
@@ -392,6 +403,7 @@ WORSE = [
     (Truncated(PolyaUrn(2), 2), PolyaUrn(2)),
     (Truncated(Renewal(1.4), 1), Renewal(1.4)),
     (Truncated(SantaFe(0.6, 2), 1), SantaFe(0.6, 2)),
+    (Forgetful(SantaFe(0.6, 2, values=3), 0.2, 0.7), SantaFe(0.6, 2, values=3)),
     (Truncated(CHAIN, 9), CHAIN),
     (Opening(PolyaUrn(2), 2), PolyaUrn(2)),
     (Mixed(PolyaUrn(2, 0.7), 0.3, (0.5, 0.5)), PolyaUrn(2, 0.7)),
@@ -452,7 +464,7 @@ def test_a_slow_learner_makes_the_direct_estimate_too_large_and_too_steep():
 
 SCORERS = [
     *SMALL[:2],
-    *SMALL[3:],
+    *SMALL[3:-1],
     *[scorer for scorer, _ in WORSE if "queries" not in scorer.name],
     Mixed(SantaFe(0.6, 2), 0.2, (0.25,) * 4),
     Mixed(Truncated(PolyaUrn(2), 3), 0.5, (0.3, 0.7)),
@@ -517,6 +529,7 @@ def test_even_forgetting_leaves_the_exponent_and_distance_takes_it():
         (lambda: SantaFe(math.nan, 10), "exponent is nan, expected a finite number"),
         (lambda: SantaFe(0.5, 1), "facts = 1: choose a whole number >= 2"),
         (lambda: SantaFe(0.5, 10, "prose"), "rendering 'prose' is unknown: choose 'fact' or 'query'"),
+        (lambda: SantaFe(0.5, 10, values=1), "values = 1: choose a whole number of sides >= 2"),
         (lambda: PolyaUrn(1), "colours 1 and balls 1.0: choose at least 2 colours"),
         (lambda: PolyaUrn(2, 0.0), "a positive number of balls"),
         (lambda: Purse((0.5,)), "at least two different probabilities"),

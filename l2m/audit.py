@@ -17,6 +17,7 @@ from tqdm import tqdm
 from .arguments import Count, checked
 from .condition import Tokens, check_law, needed_state, verdicts
 from .engines import known_engine
+from .growth import Scheduled
 from .interface import Engine
 from .published import DIRECT, NATS_PER_SCALAR, VCLUB
 from .state import HistoryState, history_state, model_name, whole_bytes
@@ -39,8 +40,8 @@ def falls_short(
         need = needed_state(length, beta, amplitude, nats_per_scalar, state.vocabulary)
         return state.at(length // 2).most >= need
 
-    limits = [part.state.limit for part in state.parts if part.state.limit]
-    turns = {2 * limit + more for limit in limits for more in (0, 2)}
+    turning = [law.turns if isinstance(law, Scheduled) else [law.limit] for law in (part.state for part in state.parts)]
+    turns = {2 * limit + more for limits in turning for limit in limits if limit for more in (0, 2)}
     lengths = sorted({length for length in turns if length >= 4} | {2**k for k in range(2, 61)})
     last = max((length for length in lengths if carries(length)), default=2)
     if last == lengths[-1]:

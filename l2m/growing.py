@@ -21,6 +21,7 @@ from transformers.models.mamba2 import modeling_mamba2
 from transformers.models.qwen3_next import modeling_qwen3_next
 
 from .arguments import Count, Share, checked
+from .configurations import longest_input
 from .growth import Lifetimes, Unlocking
 
 # %% ../nbs/07_growing.ipynb #8a2d005c
@@ -52,6 +53,8 @@ def _schedule(config: PreTrainedConfig, growth: Growing, length: int | None) -> 
     if isinstance(growth, other):
         raise ValueError(f"'{kind}' has no use for {growth!r}: give a number, or {fits.__name__}(exponent, scale)")
     if isinstance(growth, fits):
+        if channels and length is not None and not growth.count(length, channels):
+            raise ValueError(f"{growth!r} opens no channel within {length} tokens: choose a larger scale")
         return growth
     if channels and length is None:
         raise ValueError(f"growth={growth} needs the length at which all channels are open: give length, or Unlocking")
@@ -140,7 +143,7 @@ class CountingLayer(LinearAttentionLayer):
 # %% ../nbs/07_growing.ipynb #1150d6ce
 def _named(body: PreTrainedModel, args: tuple, kwargs: dict) -> dict[str, Any]:
     "All arguments of a call by name."
-    return dict(zip(list(inspect.signature(body.forward).parameters), args)) | kwargs
+    return dict(zip(list(inspect.signature(type(body).forward).parameters)[1:], args)) | kwargs
 
 
 def _is_empty(layer) -> bool:
@@ -306,7 +309,7 @@ class _Counting:
         named, config = _named(body, args, kwargs), body.config
         cache, read = _own_cache(body, named, CountingLayer), _tokens(named)
         start = 0 if cache is None else cache.layers[0].cumulative_length
-        longest, end = vars(config).get("max_position_embeddings"), start + read.shape[1]
+        longest, end = longest_input(config), start + read.shape[1]
         if longest is not None and end > longest:
             raise ValueError(
                 f"token {end} lies beyond the {longest} tokens for which this model opens channels, and what would open there was never trained: build it with length={end}"
@@ -326,13 +329,15 @@ def grow(
 ) -> PreTrainedModel:  # the same model
     "Let a model grow by a schedule: the same weights, another state. Weights that were saved and loaded need the same call again."
     body = model.base_model
+    if any(isinstance(hook, (_Living, _Counting)) for hook in body._forward_pre_hooks.values()):
+        raise ValueError(f"this {type(model).__name__} grows already: give growth to an ordinary one")
     if growth is not None:
         mark_growth(body.config, growth, length)
         model.config.growth = body.config.growth
     schedule = schedule_of(body.config)
-    if schedule is None or any(isinstance(hook, (_Living, _Counting)) for hook in body._forward_pre_hooks.values()):
+    if schedule is None:
         raise ValueError(
-            f"{type(model).__name__} {'grows already' if schedule else 'has no growth in its configuration'}: give growth to an ordinary model"
+            f"the configuration of this {type(model).__name__} has no growth: give an exponent or a schedule"
         )
     if isinstance(schedule, Lifetimes):
         _let_live(body, schedule)
@@ -348,9 +353,8 @@ def _let_live(body: PreTrainedModel, lifetimes: Lifetimes):
         raise ValueError(
             f"lifetimes need a mask that '{attention}' does not take: load the model with attn_implementation='sdpa'"
         )
-    hook, config = _Living(lifetimes), vars(body.config)
-    positions = config.get("max_position_embeddings") or config.get("n_positions") or 1
-    body.register_buffer("ends", hook.table(min(positions, _TABLE)).to(body.device), persistent=False)
+    hook, tokens = _Living(lifetimes), longest_input(body.config) or 1
+    body.register_buffer("ends", hook.table(min(tokens, _TABLE)).to(body.device), persistent=False)
     body.register_forward_pre_hook(hook, with_kwargs=True)
 
 

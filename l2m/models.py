@@ -171,7 +171,7 @@ def model_config(
     if state is not None and name not in _STATES:
         raise ValueError(f"'{name}' keeps every token, so state={state} means nothing: leave it out")
     if state is None:
-        state = growth.count(length) if isinstance(growth, Unlocking) and name in _STATES else _STATES.get(name)
+        state = max(1, growth.count(length)) if isinstance(growth, Unlocking) and name in _STATES else _STATES.get(name)
     if length < 1 or (state is not None and state < 1):
         raise ValueError(f"length={length}, state={state}: both must be at least 1")
     layers, width = layers_and_width(size)

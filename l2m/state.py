@@ -25,7 +25,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from . import moved
 from .arguments import Between, Count, checked, fits
 from .caches import Origins, cached_tensors, common_origins, count_scalars, without_values
-from .configurations import configuration_of, first_line, load_configuration, quiet
+from .configurations import configuration_of, first_line, load_configuration, longest_input, quiet
+from .growing import channels_of, grow, schedule_of
+from .growth import Lifetimes, Scheduled, Unlocking, exponent_of
 from .interface import DeclaredState
 
 __getattr__ = moved("state", "condition", "configurations", "audit")  # names that were here once
@@ -61,10 +63,13 @@ class Growth:
 
 def find_growth(
     counts: dict[int, int],  # scalars found after so many tokens; one token among them
-) -> Growth | None:  # None: no law describes the counts
+    schedule: Unlocking | Lifetimes | None = None,  # of the model
+) -> Growth | Scheduled | None:  # None: no law describes the counts
     "The law behind the counts of one tensor."
     size, largest = counts[1], max(counts.values())
-    laws = [Growth(size, "fixed"), Growth(size, "linear")]
+    laws = [Growth(size, "fixed")]
+    laws += [Scheduled(size, schedule)] if isinstance(schedule, Lifetimes) and schedule.exponent < 1 else []
+    laws += [Growth(size, "linear")]
     laws += [Growth(size, "window", largest // size)] if size else []
     return next((law for law in laws if all(law(n) == count for n, count in counts.items())), None)
 
@@ -103,8 +108,8 @@ class StatePart:
 
     layer: int | None  # None: of all layers together
     kind: str  # keys, values, latent, rotary key, index, recurrent, convolution, shift, position
-    state: Growth | Declared  # tokens read -> scalars that the future depends on
-    storage: Growth | Declared  # tokens read -> scalars that the cache holds for them
+    state: Growth | Scheduled | Declared  # tokens read -> scalars that the future depends on
+    storage: Growth | Scheduled | Declared  # tokens read -> scalars that the cache holds for them
 
 # %% ../nbs/07_state.ipynb #07-state-018
 @dataclass(frozen=True)
@@ -149,9 +154,8 @@ class HistoryState:
 
     @property
     def exponent(self) -> float:
-        "Exponent of asymptotic growth: 0 bounded, 1 linear; the slope between lengths 2^40 and 2^60."
-        near, far = self.at(2**40 + 1).most, self.at(2**60 + 1).most
-        return round((math.log2(far) - math.log2(near)) / 20, 3) if near and far else 0.0
+        "Exponent of growth, 0 bounded, 1 linear; of a schedule, its own."
+        return exponent_of([part.state for part in self.parts])
 
     def __int__(self):
         return self.scalars
@@ -214,6 +218,8 @@ def _part(model, path, shape, growth):
         channels = growth.size // shape[-1]
         kernels = [m.kernel_size[0] for m in model.modules() if isinstance(m, nn.Conv1d) and m.in_channels == channels]
         state = Growth(channels, "window", min([shape[-1], *(k - 1 for k in kernels)]))
+    elif kind == "recurrent" and isinstance(schedule := schedule_of(config), Unlocking):
+        state = Scheduled(growth.size // channels_of(config), schedule, channels_of(config))
     types = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or []
     seen = types[layer] if layer is not None and layer < len(types) else None
     if seen == "chunked_attention" and growth.law == "window":
@@ -251,7 +257,7 @@ def measure_parts(
     shapes, counts, behind = _read(model)
     parts = {}
     for path, count in counts.items():
-        if (growth := find_growth(count)) is None:
+        if (growth := find_growth(count, schedule_of(configuration_of(model)))) is None:
             raise ValueError(f"no law of growth describes {'.'.join(map(str, path))}, scalars after tokens: {count}")
         part = _part(model, path, shapes[path], growth)
         parts["position" if part.kind == "position" else path] = part
@@ -284,22 +290,17 @@ def _read(model):
     try:
         measure(_far(model) if any(grows) and not all(grows) else 2**20 + 1 if any(grows) else 10)
     except ValueError:  # tables of positions and of masks end
-        if not (positions := _longest_input(configuration_of(model))):
+        if not (positions := longest_input(configuration_of(model))):
             raise
         measure(positions)
-    laws = [find_growth(count) for count in counts.values() if len(count) == len(read)]
+    schedule = schedule_of(configuration_of(model))
+    laws = [find_growth(count, schedule) for count in counts.values() if len(count) == len(read)]
     for limit in sorted({law.limit for law in laws if law and law.limit}):
         for tokens in {limit, limit + 1} - {*read}:
             measure(tokens)
     return shapes, {path: {n: count.get(n, 0) for n in read} for path, count in counts.items()}, behind
 
 # %% ../nbs/07_state.ipynb #9bf6802a
-def _longest_input(config):
-    "The longest input that a model has positions for; None: it names none."
-    names = ("max_position_embeddings", "n_positions", "max_seq_len")  # by architecture; some have none
-    return next((positions for name in names if fits(positions := getattr(config, name, None), Count)), None)
-
-
 def _far(model):
     "Tokens that reach past every window that the configuration names."
 
@@ -331,7 +332,7 @@ def history_state(
         measure = lambda: _measured(config, trust_remote_code)
     parts, text = _explained(name, measure), config.get_text_config(decoder=True) if config is not None else None
     vocabulary = getattr(text, "vocab_size", None)  # a configuration need not have one, nor need there be any
-    return HistoryState(name, parts, int(length), vocabulary if fits(vocabulary, Count) else None, _longest_input(text))
+    return HistoryState(name, parts, int(length), vocabulary if fits(vocabulary, Count) else None, longest_input(text))
 
 # %% ../nbs/07_state.ipynb #428d63a2
 def model_name(model: Any) -> str:
@@ -380,7 +381,8 @@ def _from_configuration(config, trust_remote_code):
     config._experts_implementation = "batched_mm"  # the other ways to run experts ask for values
     try:
         with without_values():
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code).eval()
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code).eval()
+            return model if schedule_of(config) is None else grow(model)
     except Exception as error:  # a class may leave values open that only a published configuration names
         raise ValueError(f"these values do not make a model: {first_line(error)}") from error
 

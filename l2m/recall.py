@@ -282,7 +282,7 @@ def _pair_chances(process: MQAR, tokens: Tensor, start: int) -> tuple[Tensor, Te
     right = answers == answers.gather(1, first[:, :m].clamp(max=max(m - 1, 0))) if m else unused
     free = unused / (process.values - begun[:, :m]).clamp(min=1)
     value = torch.where((told & key | new)[:, :m], free, known[:, :m] & right | (blank & ~told)[:, :m] & (answers == 0))
-    return chance.clamp(min=0), value.double()
+    return chance.clamp(0, 1), value.double()
 
 # %% ../nbs/08_recall.ipynb #e768ab32
 def _parts(start: int, stop: int) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from l2m.ngrams import Adaptive, count_ngrams
 from l2m.probe import probe
 from l2m.processes import MarkovChain, PolyaUrn, Purse
 from l2m.readers import Forgetful, Mixed, Opening, Truncated
+from l2m.recall import MQAR, Copying, Passkey
 from l2m.renewals import Renewal
 from l2m.santa_fe import SantaFe
 from l2m.scoring import LanguageModel, SequenceScorer
@@ -33,6 +34,7 @@ drawn = lambda source: source.sample(4, 14, generator(1))
 EVEN = dict(
     texts=drawn(QUERIES), splits=range(0, 15, 2), followers=range(20), impossible=True
 )  # questions stand at even places
+PAIRS, KEY, END = MQAR(3, 5, 5, slots=5), Passkey(12, 2, 2), dict(impossible=True, opens=False)
 SCORERS = {
     "facts": (FACTS, dict(impossible=True)),
     "facts, as drawn": (FACTS, dict(texts=drawn(FACTS), impossible=True)),
@@ -47,6 +49,9 @@ SCORERS = {
     "forgetful": (Forgetful(FACTS, 0.1, 0.2), {}),
     "forgets questions": (Forgetful(QUERIES, 0.1), EVEN),
     "lattice": (LATTICE, dict(texts=LATTICE.sample(3, 12, generator()), opens=False)),
+    "copies": (Copying(3, 5), dict(texts=drawn(Copying(3, 5)), impossible=True)),
+    "pairs": (PAIRS, dict(texts=PAIRS.sample(3, 16, generator()), splits=range(2, 17, 2), **END)),
+    "passkey": (KEY, dict(texts=KEY.sample(3, 12, generator()), splits=range(6, 13), **END)),
     "n-grams": (COUNTED, {}),
     "counting on": (Adaptive(COUNTED, (1.0, 2.0)), {}),
 }

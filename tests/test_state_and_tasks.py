@@ -11,7 +11,7 @@ import torch
 
 from l2m.experiments import experiment_notebook, profile_parameters
 from l2m.figures import one_curve
-from l2m.models import build_model, model_arguments, parameter_count, state_scalars
+from l2m.models import build_model, model_arguments, parameter_count
 from l2m.parameters import checked_parameters
 
 ROOT = Path(__file__).parents[1]
@@ -145,15 +145,13 @@ def test_bad_input_is_refused_before_anything_is_trained(tmp_path, parameters, s
 
 
 @pytest.mark.parametrize("profile", ["ci", "demo", "published", "gpu"])
-def test_every_model_of_a_profile_builds_and_its_state_is_counted(profile):
+def test_every_model_of_a_profile_builds(profile):
     values = checked_parameters(PATH, profile_parameters(profile, "state_and_tasks"))
-    for text in values["models"]:
-        about = model_arguments(text, values["size"])
-        assert parameter_count(build_model(**about, length=64, vocabulary=9, device="meta")) > 1e4
-        assert 0 < state_scalars(**about, length=64, read=32) <= state_scalars(**about, length=64, read=64)
-    same = {
-        text: [state_scalars(**model_arguments(text, values["size"]), length=n, read=n) for n in values["gaussian_lengths"]]
-        for text in values["gaussian_models"] if text.startswith("mamba2")
-    }  # fmt: skip
-    assert len({states[0] for states in same.values()}) == 1, "one state at the shortest length"
-    assert len({states[-1] for states in same.values()}) == len(same), "and others at the longest"
+    for text in [*values["models"], *values["gaussian_models"]]:
+        model = build_model(**model_arguments(text, values["size"]), length=64, vocabulary=9, device="meta")
+        assert parameter_count(model) > 1e4
+    shortest, longest = min(values["gaussian_lengths"]), max(values["gaussian_lengths"])
+    of = [model_arguments(text) for text in values["gaussian_models"] if text.startswith("mamba2")]
+    channels = lambda about, read: about["growth"].count(read) if "growth" in about else about["state"]
+    assert len({channels(about, shortest) for about in of}) == 1, "one state at the shortest length"
+    assert len({channels(about, longest) for about in of}) == len(of), "and others at the longest"

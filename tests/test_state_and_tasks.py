@@ -122,6 +122,7 @@ def test_lessons_grow_to_whole_sequences_with_as_many_tokens(names):
         drawn, weights = lessons.draw(first, 6, torch.Generator().manual_seed(0), torch.device("cpu"))
         assert drawn.numel() == 6 * 16 and set(weights.unique().tolist()) == {np.float32(0.1), 1.0}
     assert names["Lessons"]((asked[-1],), 100, 0.3, 0.1).stage(0) is asked[-1]
+    assert [len(names["settings"][task]) for task in ("santa_fe/0.79", "copying/8")] == [2, 1]
 
 
 @pytest.mark.parametrize(
@@ -135,6 +136,7 @@ def test_lessons_grow_to_whole_sequences_with_as_many_tokens(names):
         (dict(bulk=4), "bulk=4 draws sequences of one length"),
         (dict(tuned_on="passkey/64"), "tuned_on 'passkey/64' is none of the tasks"),
         (dict(undecided=0.0), "undecided=0.0: choose"),
+        (dict(shortened=["facts"]), "shortened 'facts' is no kind of task"),
         (dict(tasks=["santa_fe/1.5"]), "exponent 1.5 is not between 0 and 1"),
     ],
 )

@@ -86,7 +86,7 @@ class Unlocking:
 
 # %% ../nbs/07_growth.ipynb #growth09
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 times the golden ratio less one
-_COUNTED = 2**21  # tokens up to which those alive are counted
+_COUNTED = (2**14, 2**21)  # tokens up to which those alive are counted, in a short list or a long one
 
 
 def _life(place: np.ndarray, exponent: float, scale: float) -> np.ndarray:
@@ -147,10 +147,11 @@ class Lifetimes:
     ):  # alike; whole numbers
         "Tokens that the next one still sees: counted up to 2^21 tokens, from the closed form beyond."
         read = _counted(tokens, "tokens", 0)
-        near = np.minimum(read, _COUNTED)
-        gone = _departures(self, 1 << int(near.max(initial=1) - 1).bit_length())
+        short, long = _COUNTED
+        near = np.minimum(read, long)
+        gone = _departures(self, short if near.max(initial=0) <= short else long)
         left = near - np.searchsorted(gone, near, side="right")
-        return _alike(np.where(read > _COUNTED, np.rint(self.closed_form(read)).astype(np.int64), left), tokens)
+        return _alike(np.where(read > long, np.rint(self.closed_form(read)).astype(np.int64), left), tokens)
 
     def closed_form(
         self,

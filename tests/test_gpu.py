@@ -1,12 +1,13 @@
 "What only a CUDA card can show: the same numbers as without one, and faster. Skipped as a whole where there is none."
 
+import copy
 import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from transformers import logging
+from transformers import DynamicCache, logging
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
 logging.set_verbosity_error()
@@ -15,6 +16,7 @@ logging.set_verbosity_error()
 
 from test_graphs import Interrupted
 
+from l2m.growth import Lifetimes
 from l2m.hierarchies import SubvolumeGaussian
 from l2m.models import build_model
 from l2m.plans import Plan
@@ -45,6 +47,30 @@ def test_recorded_steps_give_the_losses_of_plain_ones(name):
     scores = [evaluate(model, TASK, 64, 32, device="cuda").averages["kl"] for model in models]
     assert scores[0] == pytest.approx(scores[1], rel=1e-3)
     assert all(p.grad is None for p in models[1].parameters())
+
+
+@pytest.mark.parametrize("name", ["llama", "mamba2", "linear"])
+def test_models_that_grow_are_recorded_and_trained_in_half_precision(name):
+    make = lambda: build_model(name, "2x64", length=64, copies=8, growth=0.7)
+    plain = train(make(), TASK, PLAN, device="cuda", capture=False)
+    close(recorded(lambda: train(make(), TASK, PLAN, device="cuda")), plain)
+    half = train(make(), TASK, replace(PLAN, autocast="bfloat16"), device="cuda")
+    assert half["loss"][-1] == pytest.approx(plain["loss"][-1], rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "mamba2", "linear"])
+def test_a_state_that_grows_goes_on_where_it_was_cut(name):
+    ids = torch.randint(9, (2, 64), generator=torch.Generator().manual_seed(0))
+    host = build_model(name, "2x64", length=64, vocabulary=9, growth=0.5).eval()
+    card, read = copy.deepcopy(host).cuda(), []
+    cache = DynamicCache(config=card.config)
+    kept = "cache_params" if name == "mamba2" else "past_key_values"
+    with torch.no_grad():
+        for part in ids.cuda().split([1, 30, 1, 32], 1):
+            read.append(card(part, use_cache=True, **{kept: cache}).logits.cpu())
+        torch.testing.assert_close(torch.cat(read, 1), host(ids).logits, rtol=0, atol=1e-4)
+    if name in ("llama", "gpt2"):
+        assert cache.layers[0].keys.shape[-2] == Lifetimes(0.5).alive(64)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +149,6 @@ def test_tiny_models_are_trained_several_times_as_fast(capsys):
 
 
 # Scoring
-
-import copy
 
 from transformers import (
     Gemma2Config,

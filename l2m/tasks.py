@@ -9,7 +9,8 @@ __all__ = ['gaussian_kl', 'ReadsVectors', 'GaussianTask', 'token_nll', 'Discrete
 # %% ../nbs/10_tasks.ipynb #a356eb91
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from functools import cached_property
+from typing import Annotated, Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .arguments import Count, checked, fits
+from .arguments import Between, Count, checked, fits
 from .gaussian import GaussianProcess
 from .interface import Continuation
 from .scoring import SequenceScorer
@@ -170,9 +171,7 @@ class RecallTask:
     process: SequenceScorer  # a source that is its own scorer: MQAR, Passkey, Copying, SantaFe…
     length: Count  # tokens a sequence
     split: Count  # tokens of X
-    answers: int = (
-        0  # token ids from here on are answers; others of Y that X decides are not counted, such as a last key
-    )
+    answers: Annotated[int, Between(0)] = 0  # token ids from here on are answers, others are not asked for
 
     def __post_init__(self):
         _check_draws(self.process)
@@ -181,7 +180,7 @@ class RecallTask:
                 f"the parts of {self.process!r} at split {self.split} of {self.length} share nothing to recall"
             )
 
-    @property
+    @cached_property
     def shared(self) -> float:
         "I_BP, nats."
         return self.process.bipartite_mi(self.split, self.length)

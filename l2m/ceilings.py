@@ -87,6 +87,8 @@ def kept_information(
 ) -> float:  # nats
     "What some values of X share with all of Y."
     check_block(split, len(factor))
+    if len(kept) and not len(kept.unique()) == len(kept):
+        raise ValueError(f"places {kept.tolist()[:8]} name one twice: choose each once")
     if len(kept) and not 0 <= int(kept.min()) <= int(kept.max()) < split:
         raise ValueError(f"places {kept.tolist()[:8]} are not all in X: choose from 0 to {split - 1}")
     rows = torch.cat([kept, torch.arange(split, len(factor))])

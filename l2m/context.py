@@ -200,6 +200,8 @@ def context_gains(
 ) -> pl.DataFrame:  # a row a context; gain: nats a token that the last doubling gained, null for the first
     "What every doubling of the context gained, with its interval, and what it cost."
     group, weights = scores.group, np.ones((1, scores.group.max() + 1))
+    if not group.max():
+        raise ValueError("all windows come from one document, which gives no interval: draw them from two at least")
     mean = lambda nats: clustered(nats.mean(1), group, weights)
     wide = float(stats.t.ppf((1 + _LEVEL) / 2, group.max()))
     rows = []
@@ -249,7 +251,7 @@ def useful_context(
     means, drawn = np.array([m.mean for m in losses]), np.stack([m.replicates for m in losses], 1)
     drawn = means + small_sample_stretch(int(group.max()) + 1, _LEVEL) * (drawn - means)
     places = np.sort([_last_gain(row, share) for row in drawn])
-    ends = [places[int(q * (draws - 1))] for q in ((1 - _LEVEL) / 2, (1 + _LEVEL) / 2)]
+    ends = places[int((1 - _LEVEL) / 2 * (draws - 1))], places[-1 - int((1 - _LEVEL) / 2 * (draws - 1))]
     lengths = [*scores.contexts[:-1], None]
     return UsefulContext(
         *(lengths[place] for place in (_last_gain(means, share), *ends)), least=float(share * means[-1])
@@ -273,6 +275,7 @@ def in_words(
     share: float,  # that was asked for
     model: str,
     corpus: str,
+    dtype: str = "bfloat16",  # in which the state is counted
 ) -> list[str]:  # sentences
     "What was found, for a person who chooses a context."
     last, longest = table.row(-1, named=True), table["context"][-1]
@@ -292,7 +295,7 @@ def in_words(
             f"({useful.least:.3f} nats a token); 95 % interval: {low}" + (f" to {high}." if high != low else ".")
         )
     if (held := table.filter(context=useful.length or longest)["state_bytes"][0]) is not None:
-        said.append(f"There the model keeps {held / 1e6:,.1f} MB for each text that it reads.")
+        said.append(f"There the model keeps {held / 1e6:,.1f} MB, in {dtype}, for each text that it reads.")
     gain = f"{last['gain']:.3f} nats a token ({last['gain_low']:.3f} to {last['gain_high']:.3f})"
     return [*said, f"The last doubling, to {longest:,} tokens, gained {gain}."]
 

@@ -68,7 +68,7 @@ class _Episode(DiscreteProcess):
 
     def _check(self, start: int, stop: int):
         "Refuse tokens that lie outside, and what begins where it cannot be read alone."
-        if not start <= stop <= self.length:
+        if not 0 <= start <= stop <= self.length:
             raise ValueError(
                 f"tokens {start} to {stop}: '{self.name}' ends after {self.length}, choose length <= {self.length}"
             )

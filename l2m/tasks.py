@@ -221,7 +221,7 @@ class RecallTask:
 class Recall:
     "What a model carries over from the first part to the second, with standard errors over sequences."
 
-    share: float  # of I_BP that is captured; at most 1, negative where it is worse than to have read nothing
+    share: float  # of I_BP that is captured; on average at most 1, negative where it is worse than to have read nothing
     share_stderr: float
     accuracy: float  # share of answers that are right; NaN where none is asked
     accuracy_stderr: float
@@ -234,6 +234,8 @@ def recall_of(
     "Captured share and accuracy."
     if missing := [c for c in ("lost", "lost_stderr", "right", "wrong", "asked") if c not in table.columns]:
         raise ValueError(f"the table has no column {missing[0]!r}: evaluate on a RecallTask")
+    if not len(table):
+        raise ValueError("the table has no rows: evaluate on a RecallTask")
     row = table.row(0, named=True)
     if not row["asked"]:
         return Recall(1 - row["lost"], row["lost_stderr"], float("nan"), float("nan"))

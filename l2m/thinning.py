@@ -101,8 +101,8 @@ class ThinnedModel(SequenceScorer):
         return fingerprint(self.scorer.fingerprint, repr(self.rule), str(self.split))
 
     def provenance(self) -> dict[str, Any]:
-        "That of the model."
-        return self.scorer.provenance()
+        "That of the model, and the cut."
+        return self.scorer.provenance() | dict(cut=self.split)
 
     @property
     def entries(self) -> int:
@@ -157,12 +157,21 @@ def survival(
     "The share of the direct estimate that is left, with its error."
     if not np.array_equal(whole.token_ids[:, :length], thinned.token_ids[:, :length]):
         raise ValueError("the two scorers did not read the same windows: measure both on the same ones")
+    if thinned.parameters.get("cut", split) != split:
+        raise ValueError(
+            f"the cache was thinned up to token {thinned.parameters['cut']}, not {split}: choose that split"
+        )
     _, before = bipartite_terms(whole, split, length, Direct())
+    error_of = lambda terms: clustered(terms, whole.group, np.ones((1, whole.group.max() + 1))).stderr
+    if not before.mean() > 2 * error_of(before):
+        raise ValueError(
+            f"the whole model finds {before.mean():.2f} ± {error_of(before):.2f} nats, of which no share can be told: "
+            "take a trained model, or more windows"
+        )
     _, after = bipartite_terms(replace(whole, joint=thinned.joint), split, length, Direct())
     share = after.mean() / before.mean()
     terms = share + (after - share * before) / before.mean()
-    error = clustered(terms, whole.group, np.ones((1, whole.group.max() + 1))).stderr
-    return Survival(float(after.mean()), float(share), float(error), terms)
+    return Survival(float(after.mean()), float(share), float(error_of(terms)), terms)
 
 
 @checked

@@ -95,6 +95,7 @@ def test_shares_of_blocks():
         (lambda: gaussian_shares(BLOCK, 0.5), "exponents is 0.5, expected a list .*: write \\[0.5\\]"),
         (lambda: canonical_information(block_factor(BLOCK), 64), "split 64 lies outside the block of 64 tokens"),
         (lambda: kept_information(block_factor(BLOCK), 8, torch.tensor([8])), "choose from 0 to 7"),
+        (lambda: kept_information(block_factor(BLOCK), 8, torch.tensor([1, 1])), "choose each once"),
     ],
 )
 def test_bad_input_gets_one_clear_error(wrong, message):

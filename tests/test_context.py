@@ -153,6 +153,14 @@ def test_one_document_and_what_is_no_probability_are_refused():
         measure_context(Wrong(), drawn, longest=8, targets=4)
 
 
+def test_one_document_gives_no_interval_and_two_draws_the_wider_one():
+    few = scores_of([3, 2.5, 2.4], n=4, noise=0.3)
+    with pytest.raises(ValueError, match="all windows come from one document"):
+        context_gains(ContextScores(few.contexts, few.nats, ["one"] * 4, few.parameters))
+    found = [useful_context(few, 0.05, draws=2, seed=seed) for seed in range(20)]
+    assert any(one.low != one.high for one in found)
+
+
 def scores_of(losses, n=12, noise=0.0):
     "Windows with these losses, each from a document of its own"
     rng = np.random.default_rng(0)
@@ -173,6 +181,7 @@ def test_the_useful_context_is_that_of_the_last_doubling_that_pays(losses, lengt
     found = useful_context(scores_of(losses), 0.01)
     assert (found.length, found.low, found.high) == (length,) * 3 and found.least == pytest.approx(0.01 * losses[-1])
     said = in_words(context_gains(scores_of(losses, noise=0.01)), found, 0.01, "m", "c")
+    assert "MB" not in " ".join(said)  # nothing is known of its memory
     assert (
         ("longer than was measured" in said[1]) == (length is None) and f"{length:,} tokens" in said[1]
         if length
@@ -190,6 +199,8 @@ def test_an_uncertain_answer_has_a_wide_interval():
 def test_memory_is_what_the_model_carries(family, grows):
     model = build_model(family, length=32, vocabulary=2)
     table = context_gains(scores_of([2, 1.8, 1.7]), state := history_state(model, 2), dtype="float32")
+    said = in_words(table, useful_context(scores_of([2, 1.8, 1.7])), 0.01, "m", "c", "float32")
+    assert any(f"{table['state_bytes'][2] / 1e6:.1f} MB, in float32, for each text" in sentence for sentence in said)
     assert table["state_bytes"].to_list() == [state.at(c + 2).bytes("float32") for c in (1, 2, 4)]  # BOS is read too
     if grows:
         added = (table["state_bytes"][2] - table["state_bytes"][1]) / 1e6

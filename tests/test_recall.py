@@ -5,6 +5,7 @@ from itertools import permutations, product
 from types import SimpleNamespace
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from scipy.stats import spearmanr
@@ -254,6 +255,11 @@ def test_a_count_of_answers_is_not_asked_where_tokens_are_facts():
         (lambda: RecallTask(SantaFe(0.7, 4, "query"), 10, 5), "choose an even split"),
         (lambda: RecallTask(Copying(3, 9), 8, 4), "share nothing to recall"),
         (lambda: recall_of(process_table()), "the table has no column 'lost': evaluate on a RecallTask"),
+        (
+            lambda: recall_of(pl.DataFrame(dict.fromkeys(("lost", "lost_stderr", "right", "wrong", "asked"), []))),
+            "the table has no rows: evaluate on a RecallTask",
+        ),
+        (lambda: Passkey(32).token_logprobs(torch.zeros(1, 2, dtype=torch.long), start=-2), "tokens -2 to 0"),
     ],
 )
 def test_bad_input_gets_one_clear_error(wrong, message):

@@ -121,6 +121,10 @@ def test_the_share_that_survives_is_a_ratio_with_an_error_over_documents():
     scorer = looking_back(5)
     read = lambda who, **passes: measure_bipartite(who, drawn, lengths=[32], shuffles=0, batch_size=16, **passes)
     whole, thinned = read(scorer), read(ThinnedModel(scorer, Lifetimes(0.3), 16), alone=False)
+    with pytest.raises(ValueError, match="nats, of which no share can be told"):
+        survival(replace(whole, joint=whole.joint - 0.2), thinned, 16, 32)  # as if X misled
+    with pytest.raises(ValueError, match="thinned up to token 16, not 8"):
+        survival(whole, thinned, 8, 32)
     found, itself = survival(whole, thinned, 16, 32), survival(whole, whole, 16, 32)
     assert itself.share == 1 and itself.stderr == pytest.approx(0, abs=1e-12)
     mi = [bipartite_mi(s, [Direct()])["mi"][0] for s in (whole, replace(whole, joint=thinned.joint))]

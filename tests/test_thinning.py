@@ -119,7 +119,6 @@ def test_a_model_that_takes_no_mask_is_refused(config):
         ThinnedModel(scorer, Lifetimes(0.5), 8)
 
 
-@torch.inference_mode()
 def test_distances_by_place_are_right_under_a_mask():
     "MPT: a text with the same tokens alive in the same places gives the same numbers, whatever stood between"
     config = MptConfig(vocab_size=50, d_model=32, n_layers=2, n_heads=4, max_seq_len=256)

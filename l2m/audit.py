@@ -17,7 +17,7 @@ from tqdm import tqdm
 from .arguments import Count, checked
 from .condition import Tokens, check_law, needed_state, verdicts
 from .engines import known_engine
-from .growth import Scheduled
+from .growth import Scheduled, exponent_of
 from .interface import Engine
 from .published import DIRECT, NATS_PER_SCALAR, VCLUB
 from .state import HistoryState, history_state, model_name, whole_bytes
@@ -42,7 +42,7 @@ def falls_short(
 
     turning = [law.turns if isinstance(law, Scheduled) else [law.limit] for law in (part.state for part in state.parts)]
     turns = {2 * limit + more for limits in turning for limit in limits if limit for more in (0, 2)}
-    lengths = sorted({length for length in turns if length >= 4} | {2**k for k in range(2, 61)})
+    lengths = sorted({length for length in turns if 4 <= length <= 2**60} | {2**k for k in range(2, 61)})
     last = max((length for length in lengths if carries(length)), default=2)
     if last == lengths[-1]:
         return None
@@ -98,11 +98,24 @@ def _row(model: Any, law: tuple, prices: tuple, lengths: list[int], dtypes: Sequ
         return (
             dict(model=state.model, carries=_carries(state), exponent=state.exponent)
             | verdicts(state.exponent, beta, interval)
+            | _in_series(state, beta)
             | _sizes(state, lengths, dtypes)
             | _needs(state, lengths, (beta, amplitude), prices)
         )
     except ValueError as error:
         return dict(model=model_name(model), error=str(error))
+
+# %% ../nbs/07_audit.ipynb #ser658a2
+def _in_series(state: HistoryState, beta: float) -> dict[str, str]:
+    "The words for a state that follows the law until all its channels are open: in one model no further."
+    unlocking = [part.state for part in state.parts if isinstance(part.state, Scheduled) and part.state.channels]
+    rest = [part.state for part in state.parts if part.state not in unlocking]
+    if not unlocking or not exponent_of(rest) < beta <= state.exponent:
+        return {}
+    law = max(unlocking, key=lambda law: law.schedule.exponent)
+    a, b = law.schedule.scale, law.schedule.exponent
+    series = f"satisfied with N(L) = ⌊{a:.3g}·L^{b:g}⌋ channels"
+    return dict(single=f"satisfied up to {law.limit:,} tokens", series=series)
 
 # %% ../nbs/07_audit.ipynb #07-state-048
 def _sizes(state, lengths, dtypes):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Growing', 'channels_of', 'mark_growth', 'schedule_of', 'LivingLayer', 'CountingLayer', 'UnlockingMamba2',
-           'UnlockingDelta', 'grow']
+           'UnlockingDelta', 'schedule_in', 'grow']
 
 # %% ../nbs/07_growing.ipynb #eb23afb4
 import inspect
@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, Mamba2Config, PreTrainedConfig, PreTrainedModel, Qwen3NextConfig
 from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 from transformers.models.mamba2 import modeling_mamba2
 from transformers.models.qwen3_next import modeling_qwen3_next
 
 from .arguments import Count, Share, checked
-from .configurations import longest_input
+from .configurations import dropping_obstacle, longest_input
 from .growth import Lifetimes, Unlocking
 
 # %% ../nbs/07_growing.ipynb #8a2d005c
@@ -35,7 +35,7 @@ def channels_of(config: PreTrainedConfig) -> int | None:
     every = not isinstance(config, Qwen3NextConfig) or set(config.layer_types) == {"linear_attention"}
     return vars(config)[_CHANNELS[type(config)]] if type(config) in _CHANNELS and every else None
 
-
+# %% ../nbs/07_growing.ipynb #grow6c0c
 def _attends(config: PreTrainedConfig) -> bool:
     "Whether all layers keep the keys and values of all tokens."
     layers = DynamicCache(config=config).layers
@@ -49,6 +49,8 @@ def _schedule(config: PreTrainedConfig, growth: Growing, length: int | None) -> 
         raise ValueError(
             f"'{kind}' cannot grow by a schedule: choose Mamba-2 or gated delta (mamba2, linear), or full attention (llama, gpt2)"
         )
+    if not channels and (why := dropping_obstacle(config)):
+        raise ValueError(f"'{kind}' cannot grow by a schedule: {why}; choose rotary or learnt positions (llama, gpt2)")
     fits, other = (Unlocking, Lifetimes) if channels else (Lifetimes, Unlocking)
     if isinstance(growth, other):
         raise ValueError(f"'{kind}' has no use for {growth!r}: give a number, or {fits.__name__}(exponent, scale)")
@@ -60,12 +62,13 @@ def _schedule(config: PreTrainedConfig, growth: Growing, length: int | None) -> 
         raise ValueError(f"growth={growth} needs the length at which all channels are open: give length, or Unlocking")
     return Unlocking.reaching(growth, channels, length) if channels else Lifetimes(growth)
 
-
+# %% ../nbs/07_growing.ipynb #growf053
 @checked
 def mark_growth(
     config: PreTrainedConfig,  # changed in place
     growth: Growing,
-    length: Count | None = None,  # tokens of the longest sequence; a model with channels reads no longer ones
+    length: Count
+    | None = None,  # tokens of the longest sequence; a model with channels reads no longer ones, and any with None
 ) -> PreTrainedConfig:  # the same, with `growth`, and for channels `max_position_embeddings`
     "Write a schedule into a configuration; ValueError if the architecture has no use for it."
     schedule = _schedule(config, growth, length)
@@ -158,6 +161,7 @@ def _own_cache(body: PreTrainedModel, named: dict[str, Any], layer) -> DynamicCa
     wanted, cache = named.get("use_cache"), named.get(name)
     wanted = body.config.use_cache and not body.training if wanted is None else wanted
     if cache is None and not wanted:
+        named["use_cache"] = False  # or the body makes a cache of its own
         return None
     cache = named[name] = DynamicCache() if cache is None else cache
     own = [type(old) in (LivingLayer, CountingLayer) for old in cache.layers]
@@ -321,34 +325,34 @@ class _Counting:
         return (), named
 
 # %% ../nbs/07_growing.ipynb #growing21
-@checked
-def grow(
-    model: PreTrainedModel,  # changed in place: of a family for which `mark_growth` has a schedule, trained or not
-    growth: Growing | None = None,  # an exponent or a schedule; None: the one in its configuration
-    length: Count | None = None,  # tokens of the longest sequence, where a number is given for channels
-) -> PreTrainedModel:  # the same model
-    "Let a model grow by a schedule: the same weights, another state. Weights that were saved and loaded need the same call again."
-    body = model.base_model
-    if any(isinstance(hook, (_Living, _Counting)) for hook in body._forward_pre_hooks.values()):
-        raise ValueError(f"this {type(model).__name__} grows already: give growth to an ordinary one")
-    if growth is not None:
-        mark_growth(body.config, growth, length)
-        model.config.growth = body.config.growth
-    schedule = schedule_of(body.config)
-    if schedule is None:
-        raise ValueError(
-            f"the configuration of this {type(model).__name__} has no growth: give an exponent or a schedule"
-        )
-    if isinstance(schedule, Lifetimes):
-        _let_live(body, schedule)
-    else:
-        _unlock(body, schedule)
-    return model
+def schedule_in(model: nn.Module, config: Any) -> Unlocking | Lifetimes | None:
+    "The schedule by which a model really grows; None: it does not, though its configuration may have one, as where weights were only loaded."
+    hooks = [hook for module in model.modules() for hook in module._forward_pre_hooks.values()]
+    return schedule_of(config) if any(isinstance(hook, (_Living, _Counting)) for hook in hooks) else None
 
 
-def _let_live(body: PreTrainedModel, lifetimes: Lifetimes):
+def _reached(*call):
+    "In place of a body that is called."
+    raise InterruptedError
+
+
+def _check_reached(model: PreTrainedModel, body: PreTrainedModel):
+    "Refuse a model that goes around its body, so that the hook is never called, or has no cache of keys and values."
+    try:
+        with body.register_forward_pre_hook(_reached):
+            model(torch.zeros((1, 2), dtype=torch.long, device=body.device))
+    except Exception as error:  # whatever is raised by a model that went on without its body
+        takes = {*inspect.signature(type(body).forward).parameters}
+        if type(error) is InterruptedError and {"past_key_values", "attention_mask"} <= takes:
+            return
+    raise ValueError(
+        f"{type(model).__name__} cannot grow: no mask and cache reach its {type(body).__name__} from outside; choose llama or gpt2"
+    )
+
+# %% ../nbs/07_growing.ipynb #growcddb
+def _let_live(model: PreTrainedModel, lifetimes: Lifetimes) -> PreTrainedModel:
     "Masks by lifetimes from now on."
-    attention = body.config._attn_implementation
+    body, attention = model.base_model, model.config._attn_implementation
     if attention not in ("sdpa", "eager"):
         raise ValueError(
             f"lifetimes need a mask that '{attention}' does not take: load the model with attn_implementation='sdpa'"
@@ -356,12 +360,39 @@ def _let_live(body: PreTrainedModel, lifetimes: Lifetimes):
     hook, tokens = _Living(lifetimes), longest_input(body.config) or 1
     body.register_buffer("ends", hook.table(min(tokens, _TABLE)).to(body.device), persistent=False)
     body.register_forward_pre_hook(hook, with_kwargs=True)
+    return model
 
 
-def _unlock(body: PreTrainedModel, schedule: Unlocking):
+def _unlock(model: PreTrainedModel, schedule: Unlocking) -> PreTrainedModel:
     "Layers that unlock from now on."
+    body = model.base_model
     opens = schedule.unlocks_at(torch.arange(1, channels_of(body.config) + 1, device="cpu"))
     for mixer in [module for module in body.modules() if type(module) in _LAYERS]:
         mixer.__class__ = _LAYERS[type(mixer)]  # the same parameters under another `forward`
         mixer.register_buffer("opens", opens.to(body.device), persistent=False)
     body.register_forward_pre_hook(_Counting(), with_kwargs=True)
+    return model
+
+# %% ../nbs/07_growing.ipynb #growing21b
+@checked
+def grow(
+    model: PreTrainedModel,  # changed in place: of a family for which `mark_growth` has a schedule, trained or not
+    growth: Growing | None = None,  # an exponent or a schedule; None: the one in its configuration
+    length: Count
+    | None = None,  # tokens of the longest sequence, needed where a number is given for channels; None with `Unlocking`: any
+) -> PreTrainedModel:  # the same model
+    "Let a model grow by a schedule: the same weights, another state. Weights that were saved and loaded need the same call again."
+    body = model.base_model
+    if schedule_in(model, body.config) is not None:
+        raise ValueError(f"this {type(model).__name__} grows already: give growth to an ordinary one")
+    growth = schedule_of(body.config) if growth is None else growth
+    if growth is None:
+        raise ValueError(
+            f"the configuration of this {type(model).__name__} has no growth: give an exponent or a schedule"
+        )
+    schedule = _schedule(body.config, growth, length)
+    if isinstance(schedule, Lifetimes):
+        _check_reached(model, body)
+    mark_growth(body.config, schedule, length)
+    model.config.growth = body.config.growth
+    return _unlock(model, schedule) if isinstance(schedule, Unlocking) else _let_live(model, schedule)

@@ -35,7 +35,7 @@ def _alike(found: np.ndarray, given):
     return found if np.ndim(given) else found.item()
 
 # %% ../nbs/07_growth.ipynb #892b05f7
-_ALMOST = 1e-12  # relative; products and powers in double precision are right to 1e-15
+_ALMOST = 1e-12, 1e-3  # relative, and at most; products and powers in double precision are right to 1e-15
 
 
 @checked
@@ -49,6 +49,10 @@ class Unlocking:
     def __post_init__(self):
         if not self.scale > 0:
             raise ValueError(f"scale is {self.scale}: choose channels after one token, above 0")
+        if self.exponent == 0 and not self.count(1):
+            raise ValueError(
+                f"scale is {self.scale} with exponent 0: no channel ever opens, choose a scale of at least 1"
+            )
 
     @classmethod
     @checked
@@ -67,9 +71,11 @@ class Unlocking:
         channels: int = FOREVER,  # N: channels that there are
     ):  # alike; whole numbers
         "Channels open after so many tokens."
-        read = _counted(tokens, "tokens", 0)
-        reached = self.scale * read.astype(float) ** self.exponent * (1 + _ALMOST)
-        return _alike(np.where(read > 0, np.minimum(reached, float(channels)), 0).astype(np.int64), tokens)
+        read, there = _counted(tokens, "tokens", 0), float(_counted(channels, "channels", 1))
+        reached = self.scale * read.astype(float) ** self.exponent
+        reached = np.minimum(reached * (1 + _ALMOST[0]), reached + _ALMOST[1])
+        opened = np.where(read > 0, np.minimum(reached, there), 0).astype(np.int64)
+        return _alike(np.minimum(opened, read) if self.scale <= 1 else opened, tokens)  # doubles end at 2^53
 
     def unlocks_at(
         self,
@@ -103,6 +109,20 @@ def _departures(lifetimes: "Lifetimes", tokens: int) -> np.ndarray:
     "The places at which the first tokens are gone, sorted."
     places = np.arange(tokens)
     return np.sort(places + lifetimes.lives(places))
+
+
+@lru_cache(maxsize=8)
+def _largest(lifetimes: "Lifetimes", tokens: int) -> np.ndarray:
+    "The most tokens that were alive at once, after every number of tokens."
+    gone = np.bincount(np.minimum(_departures(lifetimes, tokens), tokens + 1), minlength=tokens + 1)[: tokens + 1]
+    return np.maximum.accumulate(np.arange(tokens + 1) - gone.cumsum())
+
+
+def _most(lifetimes: "Lifetimes", tokens: int) -> int:
+    "The most tokens alive at once, after so many tokens or fewer."
+    short, long = _COUNTED
+    largest = _largest(lifetimes, short if tokens <= short else long)
+    return max(largest[min(tokens, long)].item(), lifetimes.alive(tokens))
 
 # %% ../nbs/07_growth.ipynb #76346d38
 @checked
@@ -151,7 +171,8 @@ class Lifetimes:
         near = np.minimum(read, long)
         gone = _departures(self, short if near.max(initial=0) <= short else long)
         left = near - np.searchsorted(gone, near, side="right")
-        return _alike(np.where(read > long, np.rint(self.closed_form(read)).astype(np.int64), left), tokens)
+        beyond = np.rint(self.closed_form(read) - self.closed_form(near)).astype(np.int64)  # 0 where all is counted
+        return _alike(left + beyond, tokens)
 
     def closed_form(
         self,
@@ -159,8 +180,9 @@ class Lifetimes:
     ):  # alike; float64
         "Tokens alive after t, (c/b)[(t/c)^b − (1 − b)], without counting."
         b, c, read = self.exponent, self.scale, _counted(tokens, "tokens", 0).astype(float)
-        far = np.maximum(read, c) / c
-        return _alike(np.where(read < c, read, c * (1 + np.log(far)) if b == 0 else c / b * (far**b - (1 - b))), tokens)
+        grown = np.log(np.maximum(read, c) / c)
+        grown = grown if b == 0 else np.expm1(b * grown) / b  # no difference of two numbers near 1/b
+        return _alike(np.where(read < c, read, c * (1 + grown)), tokens)
 
 # %% ../nbs/07_growth.ipynb #growth16
 @dataclass(frozen=True)
@@ -178,7 +200,9 @@ class Scheduled:
         unlocks = isinstance(self.schedule, Unlocking)
         return self.size * (self.schedule.count(tokens, self.channels) if unlocks else self.schedule.alive(tokens))
 
-    most = __call__
+    def most(self, tokens: int) -> int:
+        "Scalars after so many tokens or fewer, whichever are more."
+        return self.size * _most(self.schedule, tokens) if isinstance(self.schedule, Lifetimes) else self(tokens)
 
     @property
     def turns(self) -> list[int]:

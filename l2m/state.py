@@ -26,7 +26,7 @@ from . import moved
 from .arguments import Between, Count, checked, fits
 from .caches import Origins, cached_tensors, common_origins, count_scalars, without_values
 from .configurations import configuration_of, first_line, load_configuration, longest_input, quiet
-from .growing import channels_of, grow, schedule_of
+from .growing import channels_of, grow, schedule_in, schedule_of
 from .growth import Lifetimes, Scheduled, Unlocking, exponent_of
 from .interface import DeclaredState
 
@@ -134,7 +134,7 @@ class HistoryState:
 
     @property
     def most(self) -> int:
-        "dim(z) at this length or a shorter one, whichever is more: what chunks carry comes and goes."
+        "dim(z) at this length or a shorter one, whichever is more: what chunks and lifetimes carry comes and goes."
         return sum(part.state.most(self.length - 1) for part in self.parts)
 
     @property
@@ -218,7 +218,7 @@ def _part(model, path, shape, growth):
         channels = growth.size // shape[-1]
         kernels = [m.kernel_size[0] for m in model.modules() if isinstance(m, nn.Conv1d) and m.in_channels == channels]
         state = Growth(channels, "window", min([shape[-1], *(k - 1 for k in kernels)]))
-    elif kind == "recurrent" and isinstance(schedule := schedule_of(config), Unlocking):
+    elif kind == "recurrent" and isinstance(schedule := schedule_in(model, config), Unlocking):
         state = Scheduled(growth.size // channels_of(config), schedule, channels_of(config))
     types = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or []
     seen = types[layer] if layer is not None and layer < len(types) else None
@@ -257,7 +257,7 @@ def measure_parts(
     shapes, counts, behind = _read(model)
     parts = {}
     for path, count in counts.items():
-        if (growth := find_growth(count, schedule_of(configuration_of(model)))) is None:
+        if (growth := find_growth(count, schedule_in(model, configuration_of(model)))) is None:
             raise ValueError(f"no law of growth describes {'.'.join(map(str, path))}, scalars after tokens: {count}")
         part = _part(model, path, shapes[path], growth)
         parts["position" if part.kind == "position" else path] = part
@@ -293,7 +293,7 @@ def _read(model):
         if not (positions := longest_input(configuration_of(model))):
             raise
         measure(positions)
-    schedule = schedule_of(configuration_of(model))
+    schedule = schedule_in(model, configuration_of(model))
     laws = [find_growth(count, schedule) for count in counts.values() if len(count) == len(read)]
     for limit in sorted({law.limit for law in laws if law and law.limit}):
         for tokens in {limit, limit + 1} - {*read}:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .arguments import Count, checked
 from .bipartite import BipartiteScores
+from .configurations import configuration_of
 from .errors import clustered
 from .estimators import Direct, bipartite_terms
 from .growth import Lifetimes
@@ -66,10 +67,21 @@ def sinks_as_many(
 
 # %% ../nbs/15_thinning.ipynb #1bb707cd
 _WHOLE = {("keys", "linear"), ("values", "linear")}
+_MASKS = (
+    "bloom",
+    "cpmant",
+    "opt",
+    "xglm",
+)  # model types that have a use for masks of padding alone, as ALiBi in Falcon
 
 
 def _check_thinnable(scorer: LanguageModel):
     "Refuse a model that has other memory than the keys and values of every token."
+    config = configuration_of(scorer.model)
+    if config is not None and (config.model_type in _MASKS or (config.model_type == "falcon" and config.alibi)):
+        raise ValueError(
+            f"'{scorer.name}' ({config.model_type}) takes no mask of its own for every query: choose another model"
+        )
     laws = {(part.kind, part.state.law) for part in history_state(scorer.model, 2).parts if part.kind != "position"}
     if not laws <= _WHOLE:
         other = ", ".join(f"{kind}: {law}" for kind, law in sorted(laws - _WHOLE))

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from transformers import DynamicCache
+from transformers import AutoModelForCausalLM, BloomConfig, DynamicCache, FalconConfig, MptConfig, OPTConfig
 
 from l2m.bipartite import measure_bipartite
 from l2m.estimators import Direct, bipartite_mi
@@ -102,6 +102,30 @@ def test_other_memories_than_keys_and_values_of_every_token_are_refused(kind):
         ValueError, match=f"'{kind}' does not keep keys and values of every token alone .*choose a model"
     ):
         ThinnedModel(scorer, Lifetimes(0.5), 8)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        BloomConfig(vocab_size=5, hidden_size=32, n_layer=1, n_head=2),
+        FalconConfig(vocab_size=5, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, alibi=True),
+        OPTConfig(vocab_size=5, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, word_embed_proj_dim=32),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_a_model_that_takes_no_mask_is_refused(config):
+    scorer = LanguageModel(AutoModelForCausalLM.from_config(config), None, "name", None)
+    with pytest.raises(ValueError, match=rf"'name' \({config.model_type}\) takes no mask of its own for every query"):
+        ThinnedModel(scorer, Lifetimes(0.5), 8)
+
+
+def test_distances_by_place_are_right_under_a_mask():
+    "MPT: a text with the same tokens alive in the same places gives the same numbers, whatever stood between"
+    config = MptConfig(vocab_size=50, d_model=32, n_layers=2, n_heads=4, max_seq_len=256)
+    thinned = ThinnedModel(LanguageModel(AutoModelForCausalLM.from_config(config), None, "mpt", None), Sinks(3, 1), 20)
+    other = IDS.clone()
+    other[:, 1:10] = (other[:, 1:10] + 1) % 5
+    torch.testing.assert_close(thinned.logprobs(IDS)[0][:, 21:], thinned.logprobs(other)[0][:, 21:])
 
 
 @pytest.mark.parametrize("b", [0.0, 0.3, 0.5, 0.9, 1.0])

@@ -200,6 +200,12 @@ def _commands(
     "Measure how mutual information scales in text, and test models against it."
 
 
+_Given = Annotated[
+    list[str], typer.Option("--parameter", "-p", help="key=value, read as annotated; may be given many times")
+]
+_Output = Annotated[str | None, typer.Option(help="folder of the results; by default named after the parameters")]
+
+
 def _run_or_help(
     context: typer.Context, experiment: str | None, profile: str, parameter: list[str], output: str | None, help: bool
 ):
@@ -223,12 +229,8 @@ def run(
     profile: Annotated[
         str, typer.Option(help="named parameters: ci, demo, published…; `l2m list` says what each is for")
     ] = "demo",
-    parameter: Annotated[
-        list[str], typer.Option("--parameter", "-p", help="key=value, read as annotated; may be given many times")
-    ] = [],
-    output: Annotated[
-        str | None, typer.Option(help="folder of the results; by default named after the parameters")
-    ] = None,
+    parameter: _Given = [],
+    output: _Output = None,
     help: Annotated[bool, typer.Option("--help", help="show this, and the parameters of EXPERIMENT")] = False,
 ):
     "Execute an experiment; every parameter of it is an option, and the same command continues an interrupted one."
@@ -245,12 +247,8 @@ def context(
     profile: Annotated[
         str, typer.Option(help="named parameters: demo takes minutes, published longer contexts")
     ] = "demo",
-    parameter: Annotated[
-        list[str], typer.Option("--parameter", "-p", help="key=value, read as annotated; may be given many times")
-    ] = [],
-    output: Annotated[
-        str | None, typer.Option(help="folder of the results; by default named after the parameters")
-    ] = None,
+    parameter: _Given = [],
+    output: _Output = None,
     help: Annotated[bool, typer.Option("--help", help="show this, and all parameters, such as --corpus")] = False,
 ):
     "What every doubling of the context gains MODEL on the text of --corpus, and the memory that it costs."

@@ -7,6 +7,7 @@ __all__ = ['Copying', 'Passkey', 'MQAR']
 
 # %% ../nbs/08_recall.ipynb #150740ed
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -73,8 +74,9 @@ class _Episode(DiscreteProcess):
                 f"tokens {start} to {stop}: '{self.name}' ends after {self.length}, choose length <= {self.length}"
             )
 
-    def _entropy(self, start: int, stop: int) -> float:
-        raise NotImplementedError
+    @abstractmethod
+    def _entropy(self, start: int, stop: int) -> float:  # nats
+        "What the tokens between two places hold, read by themselves."
 
     def block_entropy(self, length):
         self._check(0, length)

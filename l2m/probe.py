@@ -81,12 +81,17 @@ def _rounding(scorer: LanguageModel, ids: Tensor, truth: Tensor, exact: Tensor |
     return max(moved) + torch.finfo(torch.float32).eps * truth.abs().mean()  # the last step, the softmax, is in float32
 
 
-def _ways_agree(scorer: LanguageModel, ids: Tensor, exact: Tensor | None) -> bool:
+def _own(scorer: LanguageModel, ids: Tensor, exact: Tensor | None) -> tuple[Tensor, Tensor]:
+    "The model's own log-probabilities [batch, n - 1], and how far another way to them may end from them, in nats."
+    truth = _plain_logprobs(scorer, ids)
+    return truth, _ROUNDINGS * _rounding(scorer, ids, truth, exact)
+
+
+def _ways_agree(scorer: LanguageModel, ids: Tensor, truth: Tensor, tolerance: Tensor) -> bool:
     "Whether scores in one piece and in two are the model's own, up to rounding."
-    half, truth = ids.shape[1] // 2, _plain_logprobs(scorer, ids)
+    half = ids.shape[1] // 2
     whole, first, second = read_in_parts(scorer, ids, half)
     pairs = [(whole[:, 1:], truth), (first[:, 1:], truth[:, : half - 1]), (second, truth[:, half - 1 :])]
-    tolerance = _ROUNDINGS * _rounding(scorer, ids, truth, exact)
     return all((a - b).abs().mean() <= tolerance for a, b in pairs)
 
 
@@ -137,13 +142,15 @@ def probe(scorer: LanguageModel):
     probed = [scorer] if twin is None else [scorer, twin]
     if twin is None and _is_half(scorer) and _slope_from_the_future(scorer, ids):
         raise ValueError(_NOT_CAUSAL.format(scorer.name))  # rounding alone might hide it
+    own = []  # of each of them; the same whether the state is used again or not
     for scorer.reuses_state in (True, False):
         for one in probed:
             one.reuses_state = scorer.reuses_state
         try:
-            exact = None if twin is None else _plain_logprobs(twin, ids)
-            if all(_ways_agree(one, ids, exact if one is scorer else None) for one in probed):
-                return _probe_side_by_side(scorer, ids, exact, pass_tokens)
+            exact = None if own or twin is None else _plain_logprobs(twin, ids)
+            own = own or [_own(one, ids, exact if one is scorer else None) for one in probed]
+            if all(_ways_agree(one, ids, *its) for one, its in zip(probed, own)):
+                return _probe_side_by_side(scorer, ids, own[0], pass_tokens)
         except Exception as error:  # with state reuse: a cache of its own kind, or none
             _tell(scorer, n, error)
     if _sees_the_future(scorer, twin, ids):
@@ -162,8 +169,8 @@ def _tell(scorer: LanguageModel, n: int, error: Exception):
     raise ValueError(f"'{scorer.name}' cannot be run on {n} random tokens: {reason}") from error
 
 
-def _probe_side_by_side(scorer: LanguageModel, ids: Tensor, exact: Tensor | None, pass_tokens: int):
+def _probe_side_by_side(scorer: LanguageModel, ids: Tensor, own: tuple[Tensor, Tensor], pass_tokens: int):
     "Let a scorer read short texts side by side, if that changes nothing."
     scorer.pass_tokens = pass_tokens
-    if pass_tokens and not _ways_agree(scorer, ids, exact):
+    if pass_tokens and not _ways_agree(scorer, ids, *own):
         scorer.pass_tokens = 0

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from l2m.parameters import notebook_parameters
+
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 README = (ROOT / "README.md").read_text()
@@ -60,9 +62,14 @@ def run(tmp_path_factory):
 
 
 def quick(command: list[str]) -> list[str]:
-    "The same run with the `ci` profile: the notebook, the options and the paths stay"
-    if command[:2] in (["l2m", "run"], ["l2m", "context"]):
-        return [*command, "--profile", "ci"]  # the last one counts
+    "The same run with the `ci` profile, options that say what holds without them left out: equal runs are one run"
+    if command[:2] == ["l2m", "run"]:
+        known = notebook_parameters(ROOT / f"nbs/experiments/{command[2]}.ipynb")
+        default = {f"--{name}": value for name, (_, value) in known.items()}
+        said = [pair for pair in zip(command[3::2], command[4::2]) if default.get(pair[0]) != pair[1]]
+        return [*command[:3], *(word for pair in said for word in pair), "--profile", "ci"]  # the last one counts
+    if command[:2] == ["l2m", "context"]:
+        return [*command, "--profile", "ci"]
     if command[0] != "papermill":
         return command
     profile = yaml.safe_load((ROOT / "params/ci.yml").read_text())[Path(command[1]).stem]

@@ -110,14 +110,10 @@ def _octaves(first: np.ndarray, last: np.ndarray, gammas: np.ndarray) -> np.ndar
 
 
 def _projected(basis: np.ndarray, errors: np.ndarray, y: np.ndarray, free: bool) -> tuple[np.ndarray, np.ndarray]:
-    "For bases [..., octaves] and curves y [draws, octaves] or [..., octaves]: coefficients, and what they explain."
+    "For bases [bases, octaves] and curves y [bases or 1, octaves, curves]: coefficients, and what they explain."
     columns = np.stack([basis, np.ones_like(basis)][: 1 + free], axis=-1) / errors[:, None]
     q, r = np.linalg.qr(columns)
-    along = (
-        np.swapaxes(q, -1, -2) @ (y / errors)[..., None]
-        if y.shape == basis.shape
-        else q.swapaxes(1, 2) @ (y / errors).T
-    )
+    along = q.swapaxes(1, 2) @ (y / errors[:, None])
     coefficients = np.linalg.solve(r, along)
     return coefficients, np.where(coefficients[..., 0, :] > 0, (along**2).sum(-2), -1.0)  # a code length does not rise
 
@@ -125,14 +121,14 @@ def _projected(basis: np.ndarray, errors: np.ndarray, y: np.ndarray, free: bool)
 def _fitted(first, last, nll, errors, floor) -> np.ndarray:  # [draws, 3] gamma, amplitude, floor
     "The best law of every row of nll [draws, octaves]."
     grid, y = np.linspace(*GAMMAS, 400), nll - (floor or 0.0)
-    explained = _projected(_octaves(first, last, grid), errors, y, floor is None)[1]  # [grid, draws]
+    explained = _projected(_octaves(first, last, grid), errors, y.T[None], floor is None)[1]  # [grid, draws]
     best = explained.argmax(0)
     inner, draw = best.clip(1, len(grid) - 2), np.arange(len(y))
     left, middle, right = (explained[inner + k, draw] for k in (-1, 0, 1))
     bend = left - 2 * middle + right
     shift = np.where((best == inner) & (bend < 0), (left - right) / np.where(bend < 0, 2 * bend, 1), 0.0)
     gamma = (grid[best] + shift.clip(-1, 1) * (grid[1] - grid[0])).clip(*GAMMAS)
-    found = _projected(_octaves(first, last, gamma), errors, y, floor is None)[0][..., 0]
+    found = _projected(_octaves(first, last, gamma), errors, y[..., None], floor is None)[0][..., 0]
     rate = found[:, 1] if floor is None else np.full(len(y), floor)
     return np.stack([gamma, found[:, 0], rate], axis=1)
 

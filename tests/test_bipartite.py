@@ -22,12 +22,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from l2m.bipartite import (
     BipartiteScores,
     blocks,
-    code_length,
     groups_of,
     load_scores,
     measure_bipartite,
     tokens_read,
 )
+from l2m.code_length import code_length
 from l2m.estimators import BlockEntropies, Direct, NgramCorrected, VClub, bipartite_mi, bipartite_terms
 from l2m.interface import Needs
 from l2m.scoring import LanguageModel

@@ -26,6 +26,7 @@ from .interface import Engine, Needs, Scorer
 from .passes import AUTO, SHARD, Identity, Scoring, passes_of
 from .places import place, writable
 from .stores import Store, Unfinished, read_shards
+from .tokens import token_texts
 from .windows import Windows
 
 __getattr__ = moved("bipartite", "estimators", "counting")  # names that were here once
@@ -119,9 +120,35 @@ class BipartiteScores:
         return tokens_read(self.blocks, self.passes)
 
     @property
-    def tokens(self) -> int:
+    def tokens_scored(self) -> int:
         "How many tokens were scored in all (BOS not counted)."
         return sum(int((~np.isnan(a)).sum()) for a in (self.joint, *self.alone.values(), *self.crossed.values()))
+
+    @checked
+    def tokens(
+        self,
+        tokenizer=None,  # of transformers, the model's: gives the tokens' text
+    ) -> pl.DataFrame:  # ratio, length, split, window, group, document, position (from the cut), token, text, logprob_after, logprob_alone, gain
+        "Every token of Y of every block, with log q(y | x, y<), log q(y | y<) and their difference, the gain (nats)."
+        if not self.alone:
+            raise ValueError("Y was not read alone, so that no token's gain is known: measure with alone=True")
+        texts = None if tokenizer is None else token_texts(self.token_ids, self.chars, tokenizer)
+        return pl.concat(_gains(self, texts, *block) for block in self.blocks.iter_rows())
+
+# %% ../nbs/04_bipartite.ipynb #a7b7b3b0
+def _gains(scores: BipartiteScores, texts: np.ndarray | None, ratio: int, length: int, split: int) -> pl.DataFrame:
+    "The long table of one block, of the windows that were scored so far."
+    after, alone = scores.joint[:, split:length], scores.alone[split][:, : length - split]
+    window, position = np.nonzero(np.broadcast_to(~np.isnan(after + alone)[:, -1:], after.shape))
+    where, names = (window, split + position), np.array(scores.documents, dtype=object)
+    columns = dict(ratio=ratio, length=length, split=split, window=window, group=scores.group[window])
+    columns |= dict(
+        document=pl.Series(names[window], dtype=pl.String), position=position, token=scores.token_ids[where]
+    )
+    columns |= {} if texts is None else dict(text=pl.Series(texts[where], dtype=pl.String))
+    pair = after[window, position], alone[window, position]
+    columns |= dict(logprob_after=pair[0], logprob_alone=pair[1], gain=pair[0] - pair[1])
+    return pl.DataFrame(columns, schema_overrides=dict.fromkeys(("ratio", "length", "split"), pl.Int64))
 
 # %% ../nbs/04_bipartite.ipynb #87ddd3d3
 def _counts(lengths: Sequence[int] | Mapping[int, int], ratios: Sequence[int], n: int) -> dict[tuple[int, int], int]:

@@ -110,13 +110,14 @@ def _words(scores: BipartiteScores, tokenizer, language: str | None, counts: Map
         read = [(np.arange(len(row)), [(str(token), False) for token in row]) for row in ids.tolist()]
     else:
         read = [_units(row) for row in token_texts(ids, scores.chars, tokenizer).tolist()]
-    counts = counts or Counter(word for _, words in read for word, _ in words if word)
+    counts = counts or Counter(word for _, words in read for word, _ in words if word[:1].isalnum())
     ranks, key = _ranks(counts), (_key if tokenizer else str)
     small = FUNCTION_WORDS if language == "en" else {word for word, rank in ranks.items() if rank <= 100}
     what = (lambda word, opens: _kind(word, opens, small, counts)) if tokenizer else (lambda word, opens: "token")
+    rank = lambda word: ranks.get(word, len(ranks) + 1) if tokenizer is None or word[:1].isalnum() else None
     rows = []
     for window, (units, words) in enumerate(read):
-        told = [(key(word), what(word, opens), ranks.get(key(word), len(ranks) + 1)) for word, opens in words]
+        told = [(key(word), what(word, opens), rank(key(word))) for word, opens in words]
         rows += [(window, at, unit, *told[unit]) for at, unit in enumerate(units.tolist())]
     table = pl.DataFrame(rows, schema=["window", "at", "unit", "word", "kind", "rank"], orient="row")
     one = table.group_by("window", "unit", "word", maintain_order=True).agg(
@@ -188,9 +189,9 @@ def _chosen(cut: pl.Expr, first: str, cases: tuple, other: str) -> pl.Expr:
 
 
 def _octave(values: pl.Series) -> pl.Series:
-    "The octave of whole numbers: 0, 1, 2–3, 4–7 …"
-    tops = [int(value).bit_length() for value in values]
-    names = ["0", "1", *(f"{2**k}–{2 ** (k + 1) - 1}" for k in range(1, max(tops, default=1)))]
+    "The octave of whole numbers: 0, 1, 2–3, 4–7 …; punctuation, which has no rank, comes last."
+    tops = [-1 if value is None else value.bit_length() for value in values.to_list()]
+    names = ["0", "1", *(f"{2**k}–{2 ** (k + 1) - 1}" for k in range(1, max(tops, default=1))), "punctuation"]
     return pl.Series([names[top] for top in tops], dtype=pl.Enum(names))
 
 # %% ../nbs/16_gains.ipynb #gains019
@@ -338,14 +339,15 @@ def leave_out(
     draws: Annotated[int, Between(40, 10**6)] = 1000,
     seed: Annotated[int, Between(0)] = 0,
     level: float = 0.95,
-) -> pl.DataFrame:  # arm, method, exponent, delta_exponent, mi and delta_mi at `length`, each with _low and _high; length, windows, model, corpus
+) -> pl.DataFrame:  # arm, method, exponent, delta_exponent, mi and delta_mi at `length`, each with _low and _high; shortest and length of the fit, windows, model, corpus
     "Exponent and information without some tokens, beside those of all tokens, and their paired differences."
     rows = []
     for arm, expression in {"all tokens": pl.lit(False), **arms}.items():
         kept = pl.when(expression).then(pl.lit("left out")).otherwise(pl.lit("kept"))
         parts = information_parts(scores, classes.with_columns(arm=kept), "arm", draws=draws, seed=seed, level=level)
         parts = parts.filter(ratio=ratio)
-        whole, rest = (parts.filter(part=part).sort("length") for part in ("all", "kept"))
+        rest = parts.filter((pl.col("part") == "kept") & (pl.col("stderr") > 1e-6)).sort("length")
+        whole = parts.filter((pl.col("part") == "all") & pl.col("length").is_in(rest["length"])).sort("length")
         rows.append(dict(arm=arm, method="direct") | _compared(whole, rest, level))
     known = {name: scores.parameters[name] for name in ("model", "corpus")}
     return pl.DataFrame([row | known for row in rows], infer_schema_length=None)
@@ -364,4 +366,4 @@ def _compared(whole: pl.DataFrame, rest: pl.DataFrame, level: float) -> dict:
     spread = np.asarray(last["replicates"]) - whole["replicates"][-1].to_numpy()
     row |= dict(mi=last["mi"], mi_low=last["mi_low"], mi_high=last["mi_high"], delta_mi=delta)
     row |= dict(zip(("delta_low", "delta_high"), _ends(delta, spread, last["groups"], level)))
-    return row | dict(length=last["length"], windows=last["n"])
+    return row | dict(shortest=rest["length"][0], length=last["length"], windows=last["n"])

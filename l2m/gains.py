@@ -347,7 +347,9 @@ def leave_out(
         parts = information_parts(scores, classes.with_columns(arm=kept), "arm", draws=draws, seed=seed, level=level)
         parts = parts.filter(ratio=ratio)
         rest = parts.filter((pl.col("part") == "kept") & (pl.col("stderr") > 1e-6)).sort("length")
-        whole = parts.filter((pl.col("part") == "all") & pl.col("length").is_in(rest["length"])).sort("length")
+        whole = parts.filter((pl.col("part") == "all") & pl.col("length").is_in(rest["length"].to_list())).sort(
+            "length"
+        )
         rows.append(dict(arm=arm, method="direct") | _compared(whole, rest, level))
     known = {name: scores.parameters[name] for name in ("model", "corpus")}
     return pl.DataFrame([row | known for row in rows], infer_schema_length=None)

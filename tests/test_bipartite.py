@@ -342,7 +342,7 @@ def test_without_partners_the_direct_terms_are_the_same():
     assert (
         set(table["method"]) == {"direct", "direct-ngram"} and (table["groups"] == 60).all()
     )  # every document stands alone
-    assert direct.tokens == 60 * (32 + 20) and both.tokens == 60 * (32 + 40)
+    assert direct.tokens_scored == 60 * (32 + 20) and both.tokens_scored == 60 * (32 + 40)
     for wrong in (dict(pairing="paper"), dict(one_way=True)):
         with pytest.raises(ValueError, match="needs partners"):
             bipartite_mi(direct, **wrong)
@@ -367,7 +367,7 @@ def test_passes_that_nobody_needs_are_not_scored(needs, tmp_path):
         and bool(some.alone) == needs.alone
         and bool(some.crossed) == bool(needs.shuffles)
     )
-    assert some.tokens == 60 * some.tokens_per_pair == sum(asked) == 60 * (
+    assert some.tokens_scored == 60 * some.tokens_per_pair == sum(asked) == 60 * (
         32 + 20 * (needs.alone + needs.shuffles)
     ) and some.tokens_per_pair == tokens_read(some.blocks, needs)
     estimators = [BlockEntropies(), VClub(needs.shuffles)] if needs.shuffles else [BlockEntropies()]
@@ -415,7 +415,7 @@ def test_lengths_with_windows_of_their_own(shuffles, tmp_path):
             "stderr"
         ].to_list() == pytest.approx(alone["stderr"].to_list())
     passes = 1 + shuffles
-    assert scores.tokens == 60 * (4 + 2 * passes) + 31 * (12 + 8 * passes) + 12 * (48 + 32 * passes)
+    assert scores.tokens_scored == 60 * (4 + 2 * passes) + 31 * (12 + 8 * passes) + 12 * (48 + 32 * passes)
     assert bipartite_mi(load_scores(tmp_path)).sort("length", "method").equals(table)
     assert np.isclose(code_length(scores)["n"].sum(), 12 * 64)
 

@@ -130,14 +130,14 @@ class Ends(NamedTuple):
 @checked
 def ends_of(
     table: pl.DataFrame,  # from `to_perfect`
-    within: tuple[float, float] = (0.0, 1.0),  # what is possible; -inf and inf: anything
+    within: tuple[float, float] | None = (0.0, 1.0),  # what is possible; None: anything
 ) -> Ends:
     "The union of the intervals of all curves that survived."
     left = table.filter("survives")
     forms = tuple(left["form"].unique(maintain_order=True))
     if not forms:
         return Ends(None, None, 0, ())
-    low, high = np.clip([left["low"].min(), left["high"].max()], *within).tolist()
+    low, high = np.clip([left["low"].min(), left["high"].max()], *(within or (None, None))).tolist()
     return Ends(low, high, len(left), forms)
 
 

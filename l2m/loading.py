@@ -265,7 +265,7 @@ def _is_folder(wanted: Wanted) -> bool:
 def _is_there(wanted: Wanted) -> bool:
     return wanted.path.exists() or wanted.path.suffix.lower() == ".gguf"
 
-
+# %% ../nbs/03_loading.ipynb #f719147c
 def _base(wanted: Wanted) -> tuple[Wanted, Scheme]:
     "The model that is made worse, and how it is loaded."
     base = replace(wanted, model=steps_of(wanted.model)[0])
@@ -291,7 +291,7 @@ def _place_of_worse(wanted: Wanted) -> str | Path:
     base, scheme = _base(wanted)
     return scheme.place(base)
 
-
+# %% ../nbs/03_loading.ipynb #ee9d1ba5
 SCHEMES = [
     Scheme(lambda wanted: is_url(wanted.model), load_served_model),
     Scheme(_is_worse, _load_worse, _place_of_worse),

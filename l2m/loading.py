@@ -10,7 +10,7 @@ __all__ = ['SCHEMES', 'bos_candidates', 'Beginnable', 'bos_costs', 'Wanted', 'lo
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -26,6 +26,7 @@ from .probe import probe
 from .scoring import LanguageModel
 from .served import ServedModel
 from .servers import Address, Served, Server, find_model, is_url, read_address
+from .worse import check_step, steps_of, worsen
 
 # %% ../nbs/03_loading.ipynb #d46b7ba5
 _OPENINGS = (
@@ -264,9 +265,36 @@ def _is_folder(wanted: Wanted) -> bool:
 def _is_there(wanted: Wanted) -> bool:
     return wanted.path.exists() or wanted.path.suffix.lower() == ".gguf"
 
+# %% ../nbs/03_loading.ipynb #f719147c
+def _base(wanted: Wanted) -> tuple[Wanted, Scheme]:
+    "The model that is made worse, and how it is loaded."
+    base = replace(wanted, model=steps_of(wanted.model)[0])
+    return base, next(scheme for scheme in SCHEMES if scheme.knows(base))
 
+
+def _is_worse(wanted: Wanted) -> bool:
+    return bool(steps_of(wanted.model)[1]) and not wanted.path.exists()
+
+
+def _load_worse(wanted: Wanted) -> LanguageModel:
+    "A model, and then the steps that make it worse."
+    for step in (steps := steps_of(wanted.model)[1]):
+        check_step(step)
+    base, scheme = _base(wanted)
+    reader = scheme.load(base)
+    for step in steps:
+        reader = worsen(reader, step)
+    return reader
+
+
+def _place_of_worse(wanted: Wanted) -> str | Path:
+    base, scheme = _base(wanted)
+    return scheme.place(base)
+
+# %% ../nbs/03_loading.ipynb #ee9d1ba5
 SCHEMES = [
     Scheme(lambda wanted: is_url(wanted.model), load_served_model),
+    Scheme(_is_worse, _load_worse, _place_of_worse),
     _files(lambda wanted: wanted.model in EMBEDDED, lambda wanted: dequantized(EMBEDDED[wanted.model]())),
     _files(_is_folder, lambda wanted: wanted.path),
     _files(_is_there, lambda wanted: dequantized(wanted.path)),
@@ -291,7 +319,7 @@ def _check_asked(wanted: Wanted):
 @checked
 def load_scorer(
     model: str
-    | Path,  # "smollm2-135m", "gemma3-270m", a name on the Hub, a folder, a GGUF file, or http://host:8000/v1
+    | Path,  # "smollm2-135m", "gemma3-270m", a name on the Hub, a folder, a GGUF file, http://host:8000/v1; "…@4bits" is worse
     *,
     device: str | torch.device = "auto",  # "cpu", "cuda", "cuda:1"…
     dtype: str | torch.dtype = "auto",  # "float32", "bfloat16"…; auto: bfloat16 where it is fast

@@ -41,9 +41,11 @@ class Reciter(SequenceScorer):
             raise ValueError(f"suspicion {self.suspicion} is no probability between 0 and 1: choose one")
         length = tokens.shape[1]
         places = torch.tensor(self.book, device=tokens.device).unfold(0, length, 1)  # [places, length]
-        fits = (tokens[:, None] == places).cumprod(2).sum(1) / len(places)  # [batch, length] share of places that fit
+        fits = (tokens[:, None] == places).cumprod(2).sum(1).double() / len(
+            places
+        )  # [batch, length] share of places that fit
         other = self.process.token_logprobs(tokens).cumsum(1)
-        whole = torch.logaddexp(other + np.log1p(-self.suspicion), (self.suspicion * fits.double()).log())
+        whole = torch.logaddexp(other + np.log1p(-self.suspicion), (self.suspicion * fits).log())
         return whole.diff(dim=1, prepend=torch.zeros_like(whole[:, :1]))
 
 # %% ../nbs/17_memorisation.ipynb #bfa1459f
@@ -229,7 +231,7 @@ def summary(
         "model",
         "corpus",
     )
-    mi = arms.filter(quantity="mi").filter(pl.col("length") == pl.col("length").max())
+    mi = arms.filter(quantity="mi").filter(pl.col("length") == pl.col("length").max().over("arm", "method"))
     ends = dict(zip(_ENDS, ("mi", "low", "high")))
     mi = mi.select(
         "arm", "method", "length", "windows", *(pl.col(f"difference{e}").alias(f"delta_{ends[e]}") for e in _ENDS)

@@ -7,6 +7,7 @@ __all__ = ['Reading', 'read_all', 'renamed_terms', 'far_passages', 'title_lines'
            'book_arm', 'three_arms']
 
 # %% ../nbs/17_rereading.ipynb #84581c57
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -22,7 +23,7 @@ from .interface import Continuation, Scorer
 from .memorisation import Terms, compare, direct_terms, recited_arm
 from .names import Aligned, Kind, rename_windows
 from .passes import Identity
-from .places import Url
+from .places import Url, place
 from .prose import sentences_from
 from .reading import readable_files
 from .stores import Store, fingerprint, read_shards
@@ -195,6 +196,10 @@ def title_lines(
     source: str,  # a .parquet or .jsonl file with columns title and author, or a folder of them
 ) -> dict[str, str]:  # a line for each document, by its name
     "`Title, by Author.` for every document of a table."
+    if not place(os.path.expanduser(source)).exists():
+        raise ValueError(
+            f"corpus {source!r} has no titles and authors: leave the titles out, or give a .parquet or .jsonl file with both"
+        )
     lines = {}
     for path in readable_files(source):
         columns = ("id", "title", "author")
@@ -274,8 +279,8 @@ def names_arm(
     wanted, tables = set(windows.documents), []
     texts = {document.id: document.text for document in corpus if document.id in wanted}
     for kind in ("period", "invented"):
-        place = None if store is None else f"{store}/{kind}"
-        old, new = renamed_terms(scorer, scores, windows, texts, kind, seed, place)
+        kept = None if store is None else f"{store}/{kind}"
+        old, new = renamed_terms(scorer, scores, windows, texts, kind, seed, kept)
         tables += [compare("names replaced", f"own names, beside {kind}", old, None, scores.group)]
         tables += [compare("names replaced", f"{kind} names", new, old, scores.group)]
     return pl.concat(tables)
@@ -304,8 +309,8 @@ def book_arm(
         read = lambda line: torch.tensor(encode(line, scorer.tokenizer)["input_ids"])
         contexts["title and author"] = [read(lines[name]) for name in windows.documents]
     for name, given in contexts.items():
-        place = None if store is None else f"{store}/{name.split()[0]}"
-        gained, other, group = book_terms(scorer, scores, given, name == "far passage", place)
+        kept = None if store is None else f"{store}/{name.split()[0]}"
+        gained, other, group = book_terms(scorer, scores, given, name == "far passage", kept)
         tables += [compare("which book", f"less {name}", _less(own, gained), own, group)]
         tables += [compare("which book", f"less {name}, beyond another book's", _less(own, gained, other), own, group)]
     return pl.concat(tables)

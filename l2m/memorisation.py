@@ -115,7 +115,7 @@ def without(
     "The terms of the other windows."
     return {length: np.where(dropped, np.nan, values) for length, values in terms.items()}
 
-
+# %% ../nbs/17_memorisation.ipynb #9219c4fe
 @checked
 def estimates(
     terms: Terms,
@@ -134,7 +134,7 @@ def estimates(
     kinds = dict(length=pl.Int64, mi=pl.Float64, stderr=pl.Float64, n=pl.Int64, groups=pl.Int64)
     return pl.DataFrame(rows, schema=kinds | {"replicates": pl.List(pl.Float64)})
 
-
+# %% ../nbs/17_memorisation.ipynb #71762743
 class _Value(NamedTuple):
     "A number and what it is in every draw, widened for few groups."
 
@@ -162,7 +162,7 @@ def _values(table: pl.DataFrame) -> dict[int | None, _Value]:
             found[None] = _Value(law.exponent, law.draws[:, 1])
     return found
 
-# %% ../nbs/17_memorisation.ipynb #847985aa
+# %% ../nbs/17_memorisation.ipynb #89276454
 _ENDS = ("", "_low", "_high")
 _ARM = dict(arm=pl.String, method=pl.String, quantity=pl.String, length=pl.Int64)
 _ARM |= {f"{name}{end}": pl.Float64 for name in ("value", "difference", "share") for end in _ENDS}
@@ -203,7 +203,7 @@ def compare(
         rows.append(row | dict(windows=int(there.sum()), documents=len(set(group[there]))))
     return pl.DataFrame(rows, schema=_ARM)
 
-# %% ../nbs/17_memorisation.ipynb #71762743
+# %% ../nbs/17_memorisation.ipynb #a89c5f00
 THRESHOLDS = (0.5, 1e-3, 1e-10, 1e-20, 1e-30, 1e-40, 1e-50)
 
 
@@ -238,7 +238,7 @@ def summary(
     )
     return laws.join(mi, on=["arm", "method"], how="left", maintain_order="left")
 
-# %% ../nbs/17_memorisation.ipynb #228cb52c
+# %% ../nbs/17_memorisation.ipynb #0dda6f09
 @checked
 def dosed(
     filler: torch.Tensor,  # int64 [windows, length]: what the twin without sees, in order

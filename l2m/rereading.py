@@ -130,7 +130,7 @@ def _changed_window(
         found[length] = y[:, 0], float((joint[new] - next(alone)[new - at]).sum()) if len(y) else 0.0
     return found
 
-
+# %% ../nbs/17_rereading.ipynb #76d38e75
 @checked
 def renamed_terms(
     scorer: Scorer,
@@ -159,7 +159,7 @@ def renamed_terms(
             old[length][i] = new[length][i] = terms[i]
     return old, new
 
-# %% ../nbs/17_rereading.ipynb #76d38e75
+# %% ../nbs/17_rereading.ipynb #4d019a70
 @checked
 def far_passages(
     corpus: Corpus,
@@ -190,7 +190,7 @@ def far_passages(
         )
     return torch.stack([found[i] for i in range(len(windows))])
 
-
+# %% ../nbs/17_rereading.ipynb #4f601080
 @checked
 def title_lines(
     source: str,  # a .parquet or .jsonl file with columns title and author, or a folder of them
@@ -234,7 +234,7 @@ def _line(title: str, author: str) -> str:
     last, _, first = plain.partition(", ")
     return f"{title.strip()}, by {f'{first} {last}'.strip()}.\n\n"
 
-# %% ../nbs/17_rereading.ipynb #8fa5eccd
+# %% ../nbs/17_rereading.ipynb #9557802e
 def _after(scorer: Scorer, scores: BipartiteScores, contexts: Sequence[torch.Tensor], cut: bool, store) -> Terms:
     "log q(Y | context) - log q(Y) of every window and length; cut: only as much of the context as X has tokens."
     blocks = scores.blocks.filter(ratio=2).select("length", "split").rows()
@@ -265,7 +265,7 @@ def book_terms(
     own = _after(scorer, scores, contexts, cut, places[0])
     return own, _after(scorer, scores, [contexts[i] for i in partners[:, 0]], cut, places[1]), group
 
-# %% ../nbs/17_rereading.ipynb #3e0f382d
+# %% ../nbs/17_rereading.ipynb #c590d3e8
 @checked
 def names_arm(
     scorer: Scorer,
@@ -285,7 +285,7 @@ def names_arm(
         tables += [compare("names replaced", f"{kind} names", new, old, scores.group)]
     return pl.concat(tables)
 
-
+# %% ../nbs/17_rereading.ipynb #54f42f7a
 def _less(terms: Terms, gained: Terms, by_other: Terms | None = None) -> Terms:
     return {L: values - gained[L] + (0 if by_other is None else by_other[L]) for L, values in terms.items()}
 

@@ -44,6 +44,7 @@ from l2m.rereading import (
     three_arms,
     title_lines,
 )
+from l2m.runs import _flags, _option_words
 from l2m.scaling import fit_power_law
 from l2m.scoring import LanguageModel
 from l2m.testing import check_scorer
@@ -408,3 +409,9 @@ def test_bad_input_is_one_line():
     with pytest.raises(ValueError, match="suspicion 1.5 is no probability"):
         Reciter(URN, BOOK, 1.5).token_logprobs(torch.zeros(1, 4, dtype=torch.long))
     assert recited_arm(scores, 8, [0.5])["windows"].min() > 0
+
+
+def test_the_flag_asks_for_the_arms():
+    "`l2m run bipartite_scaling --memorisation` needs no value."
+    flags = _flags("bipartite_scaling")
+    assert _option_words(["--memorisation", "--seed", "3"], flags) == ["memorisation=true", "seed=3"]

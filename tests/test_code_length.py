@@ -39,7 +39,7 @@ def test_draws_are_those_of_the_bipartite_estimates(urn):
         k = int(np.log2(length // 2)) + 1  # octaves of the first half
         halves = (nll[:k] * width.to_numpy()[:k, None]).sum(0) - nll[k] * width[k]
         assert np.allclose(halves, draws)
-    assert np.ptp(nll[0]) > 0 and curve["groups"].to_list() == [30] * len(curve)
+    assert np.ptp(nll[-1]) > 0 and curve["groups"].to_list() == [30] * len(curve)
 
 
 def test_the_old_import_still_works():

@@ -286,15 +286,10 @@ def _load_worse(wanted: Wanted) -> LanguageModel:
         reader = worsen(reader, step)
     return reader
 
-
-def _place_of_worse(wanted: Wanted) -> str | Path:
-    base, scheme = _base(wanted)
-    return scheme.place(base)
-
 # %% ../nbs/03_loading.ipynb #ee9d1ba5
 SCHEMES = [
     Scheme(lambda wanted: is_url(wanted.model), load_served_model),
-    Scheme(_is_worse, _load_worse, _place_of_worse),
+    Scheme(_is_worse, _load_worse),
     _files(lambda wanted: wanted.model in EMBEDDED, lambda wanted: dequantized(EMBEDDED[wanted.model]())),
     _files(_is_folder, lambda wanted: wanted.path),
     _files(_is_there, lambda wanted: dequantized(wanted.path)),
@@ -357,6 +352,8 @@ def load_tokenizer(
     "The tokenizer of a scorer, where it can be had without the model."
     cpu = torch.device("cpu")
     wanted = Wanted(str(model), cpu, torch.float32, "auto", None, None, revision, trust_remote_code)
+    if _is_worse(wanted):  # it reads as the model does that it was made of
+        return load_tokenizer(_base(wanted)[0].model, revision=revision, trust_remote_code=trust_remote_code)
     scheme = next(scheme for scheme in SCHEMES if scheme.knows(wanted))
     if scheme.place is None:
         return load_scorer(model, revision=revision, trust_remote_code=trust_remote_code).tokenizer

@@ -38,11 +38,11 @@ check: .venv/installed
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow" $(wildcard $(FAST:%=tests/test_%.py))
 
 # The book executes every chapter and experiment, and the browser tests read it. Sphinx has one core: the other does what
-# reads no book meanwhile. Half of the workers wait at any time, for a browser, a server or a cluster; pytest speaks last.
+# reads no book meanwhile. A third of the workers waits at any time, for a browser, a server or a cluster; pytest speaks last.
 APART := $(patsubst %,tests/test_%.py,families figures graphs)
 test: executed
 	$(MAKE) --no-print-directory -j 2 pages apart
-	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder $(APART:%=--ignore=%)
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(APART:%=--ignore=%)
 
 apart:
 	$(BIN)/pytest -q $(APART)

@@ -88,7 +88,13 @@ def bos_costs(
     ids = torch.tensor(rows)
     candidates = bos_candidates(scorer.tokenizer).items()
     known = {name: bos for name, bos in candidates if bos is None or bos < scorer.vocabulary}
-    costs = {name: -scorer.with_bos(bos).logprobs(ids)[0].mean().item() for name, bos in known.items()}
+    plain, begun = scorer.with_bos(None), {name: bos for name, bos in known.items() if bos is not None}
+    costs = {}
+    if begun:  # read together: BOS is the token before
+        first = torch.tensor([*begun.values()]).repeat_interleave(len(ids))[:, None]
+        nats = -plain.logprobs(torch.cat([first, ids.repeat(len(begun), 1)], 1))[0][:, 1:]
+        costs |= zip(begun, nats.reshape(len(begun), -1).mean(1).tolist())
+    costs["none"] = -plain.logprobs(ids)[0].mean().item()
     return dict(sorted(costs.items(), key=lambda item: item[1]))
 
 # %% ../nbs/03_loading.ipynb #7b35157c

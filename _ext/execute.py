@@ -117,6 +117,8 @@ def main():
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # which a kernel sets too late for us
     for module in WARM if waiting else ():
         import_module(module)
+    if names := sys.modules.get("transformers.conversion_mapping"):
+        names.get_checkpoint_conversion_mapping("llama")  # compiles the patterns of every family, which all keep
     gc.freeze()  # what all share is not looked through, and so copied, by each
     while running or waiting and not failed:
         while waiting and len(running) < TOGETHER and not failed:

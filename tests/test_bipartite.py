@@ -809,11 +809,11 @@ from l2m.bipartite import measure_bipartite
 from l2m.estimators import bipartite_mi
 from l2m.estimators import bipartite_mi
 from l2m.experiments import provenance, save_table
-root, windows = Path(sys.argv[1]), urn_windows(8, 8, 0)
+root, windows, facts = Path(sys.argv[1]), urn_windows(8, 8, 0), provenance(experiment="urn")
 
 def work(folder):
     scores = measure_bipartite(PolyaUrn(), windows, lengths=[4, 8], batch_size=4, store=folder / "store")
-    save_table(bipartite_mi(scores, draws=20), folder / "table.parquet", provenance(experiment="urn"))
+    save_table(bipartite_mi(scores, draws=20), folder / "table.parquet", facts)
 
 def dies_before(step, name, left):
     def instead(*args):

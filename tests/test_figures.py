@@ -23,7 +23,7 @@ spec = importlib.util.spec_from_file_location("notebook", ROOT / "bench/notebook
 notebook = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(notebook)
 
-TINY = dict(steps=12, warmup=2, tuning_steps=6, evaluation=1024, bulk=3, device="cpu")
+TINY = dict(steps=6, warmup=2, tuning_steps=3, evaluation=256, bulk=3, device="cpu")
 RUNS = {  # the whole, and a part of it that an earlier call has finished
     "gaussian_kl": (
         TINY

@@ -7,6 +7,8 @@ HERE := '$(subst ','\'',$(CURDIR))'
 BOOK := $(BIN)/jupyter-book build nbs --config _config.yml --toc $(HERE)/_toc.yml --path-output .
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Many processes import the same packages: the first one's byte code is kept, whatever the environment says.
+export PYTHONDONTWRITEBYTECODE :=
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 check test apart book executed pages links: export TQDM_DISABLE := 1
 # Three notebooks at a time, one of which waits: each has half of the cores. (The tests see to their threads themselves.)

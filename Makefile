@@ -41,7 +41,7 @@ check: .venv/installed
 
 # The book executes every chapter and experiment, and the browser tests read it. Sphinx has one core: the other does what
 # reads no book meanwhile. A third of the workers waits at any time, for a browser, a server or a cluster; pytest speaks last.
-APART := $(patsubst %,tests/test_%.py,families figures graphs)
+APART := $(patsubst %,tests/test_%.py,bipartite estimators families figures gguf graphs growing)
 test: executed
 	$(MAKE) --no-print-directory -j 2 pages apart
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(APART:%=--ignore=%)

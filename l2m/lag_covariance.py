@@ -68,7 +68,7 @@ def lag_singular_values(
     draws: Annotated[int, Between(2, 10**6)] = 1000,  # bootstrap draws over documents
     seed: Annotated[int, Between(0)] = 0,
 ) -> pl.DataFrame:  # distance, singular_value, stderr, noise, n, groups, replicates
-    "Largest singular value of the covariance of tokens at each distance; Sec. 2 of Cagnetta et al. 2026."
+    "Largest singular value of the covariance of tokens at each distance, of Cagnetta et al. 2026."
     documents = [np.asarray(ids) for ids in documents if len(ids) > max(distances)]
     if len(documents) < 2:
         raise ValueError(
@@ -111,7 +111,7 @@ def data_exponent(
     level: float = 0.95,
     seed: Annotated[int, Between(0)] = 0,  # of which draw meets which
 ) -> tuple[float, tuple[float, float]]:  # alpha_D, its interval
-    "Predicted exponent gamma / (2 beta_corr) of the loss against data; Eq. (9) of Cagnetta et al. 2026."
+    "Predicted exponent gamma / (2 beta_corr) of the loss against data, of Cagnetta et al. 2026."
     if decay.exponent >= 0:
         raise ValueError(
             f"the correlations grow as d^{decay.exponent:.2f}: no exponent of data follows, fit other distances"

@@ -66,11 +66,11 @@ def dequantized(
     folder = cache_folder() / f"gguf-{fingerprint(content, *versions('transformers', 'gguf').values())}"
     if _is_whole(folder):
         return folder
-    model, tokenizer = read_gguf(Path(gguf))
     part = folder.with_name(f".{folder.name}.part")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(part.with_suffix(".lock")):
-        if not _is_whole(folder):  # another process may have been faster
+        if not _is_whole(folder):  # whoever came first has done it, while the others waited
+            model, tokenizer = read_gguf(Path(gguf))
             shutil.rmtree(folder, ignore_errors=True)
             model.save_pretrained(part)
             tokenizer.save_pretrained(part)

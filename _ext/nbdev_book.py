@@ -11,6 +11,7 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import nbformat
+from experiment_pages import arrange
 from fastcore.docments import docments
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
@@ -89,6 +90,8 @@ def swap_in_run(app, docname: str, source: list[str]) -> None:
     if Path(app.env.doc2path(docname)).suffix != ".ipynb":
         return
     notebook = nbformat.read(executed(app, docname), as_version=4)
+    if docname.startswith("experiments/"):
+        arrange(notebook)
     for cell, below in zip(notebook.cells, [*notebook.cells[1:], None]):
         cell.metadata.setdefault("tags", [])
         if "papermill-error-cell-tag" in cell.metadata.tags:

@@ -798,8 +798,8 @@ MEMORY = """
 import resource, torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from l2m.scoring import LanguageModel
-model = LlamaForCausalLM(LlamaConfig(vocab_size=49152, hidden_size=192, intermediate_size=512, num_hidden_layers=4, num_attention_heads=3,
-                                     num_key_value_heads=3, max_position_embeddings=16384))
+model = LlamaForCausalLM(LlamaConfig(vocab_size=49152, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=1,
+                                     num_key_value_heads=1, max_position_embeddings=16384))
 scorer = LanguageModel(model, None, "llama", 0)
 scorer.logprobs(torch.randint(49152, (1, 64)))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

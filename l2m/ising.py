@@ -47,7 +47,7 @@ def _check_shape(width: int, height: int, temperature: float):
 class Lattice:
     "A walk over the states of a lattice: the last `width` spins, of which bit c is the one in column c."
 
-    width: int  # w, spins a row; the work grows as 2^w
+    width: int  # w, spins per row; the work grows as 2^w
     height: int  # h, rows
     temperature: float | Literal[math.inf] = CRITICAL  # T, in units of the bond
 
@@ -212,7 +212,7 @@ def _logprobs(lattice: Lattice, tokens: Tensor, start: int) -> Tensor:  # [batch
 class IsingLattice(DiscreteProcess):
     "The two-dimensional Ising model with open edges, read row by row: halves of squares share at most ~ L^(1/2)."
 
-    width: int  # w, spins a row; the work grows as 2^w
+    width: int  # w, spins per row; the work grows as 2^w
     height: int  # h, rows
     temperature: float | Literal[math.inf] = CRITICAL  # T, in units of the bond
 

@@ -45,7 +45,7 @@ _LAWS: dict[str, tuple[Callable, str]] = {
 class Growth:
     "A number of scalars as a function of the tokens read so far; nothing before the first."
 
-    size: int  # scalars, or scalars a token
+    size: int  # scalars, or scalars per token
     law: str  # a name in _LAWS
     limit: int | None = None  # tokens: where a window ends, how long a chunk is
 

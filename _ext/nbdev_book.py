@@ -2,12 +2,18 @@
 
 A notebook's page is its executed copy from `_runs/`, never the committed source without outputs. nbdev's directives
 turn into cell tags, a figure takes the `*Figure: ...*` paragraph below it as its alternative text, and tables keep what a reader needs.
+
+A *reader's page* is a notebook that exports nothing and is no experiment. Its code is folded, and removed where it shows nothing;
+a cell that is the equation stays open by `#| code-fold: false`. On every other page imports, figures and long cells are folded.
+Figures and equations take the number of their page, where it has one.
 """
 
+import ast
 import base64
 import re
 import struct
 from configparser import ConfigParser
+from itertools import count
 from pathlib import Path
 
 import nbformat
@@ -23,6 +29,9 @@ bookkeeping = re.compile(r"<small>shape: .*?</small>|(?<=</tr>)<tr>(?:<td>[^<]*<
 decimal = re.compile(r"(?<=<td>)-?\d+\.\d+(?:e[+-]?\d+)?(?=</td>)")
 prompts = {"hide-cell": "the answers", "hide-output": "the table"}
 caption = re.compile(r"\A\*(Figure.*?)\*\s*(?:\n\n|\Z)", re.DOTALL)
+numbered = re.compile(r"^\*Figure: ", re.MULTILINE)
+displayed = re.compile(r"^(```.*?^```|:::.*?$)|^(\$\$.+?\$\$)[ \t]*$", re.DOTALL | re.MULTILINE)
+LONG = 30  # lines of a cell that is folded
 tags = {
     "default_exp": "remove-cell",
     "hide": "remove-cell",
@@ -32,6 +41,7 @@ tags = {
     "hide_input": "remove-input",
     "echo: false": "remove-input",
     "code-fold: true": "hide-input",
+    "code-fold: false": "open",
     "hide_output": "remove-output",
     "output: false": "remove-output",
 }
@@ -84,11 +94,52 @@ def tidy_tables(cell) -> None:
             output.data["text/html"] = decimal.sub(lambda m: four_digits(m[0]), bookkeeping.sub("", html))
 
 
+def only_prepares(source: str) -> bool:
+    "Imports and settings alone"
+    return all(
+        isinstance(node, ast.Import | ast.ImportFrom) or "plt.style" in ast.unparse(node)
+        for node in ast.parse(re.sub(r"^\s*[%!].*", "pass", source, flags=re.MULTILINE)).body
+    )
+
+
+def fold(cell, reader: bool) -> None:
+    "Fold the code that a reader of this kind of page does not look for"
+    tags, lines = cell.metadata.tags, len(cell.source.splitlines())
+    if reader and not cell.outputs and not tags:
+        tags.append("remove-cell")
+    elif not any(tag.startswith(("hide-", "remove-")) or tag in ("open", "injected-parameters") for tag in tags):
+        figure = "export" not in tags and any("image/png" in output.get("data", {}) for output in cell.outputs)
+        if reader or figure or lines > LONG or "parameters" in tags or only_prepares(cell.source):
+            tags.append("hide-input")
+    if "hide-input" in tags:
+        what = "every parameter" if "parameters" in tags else f"the code, {lines} line{'s' * (lines > 1)}"
+        what = "the imports" if only_prepares(cell.source) else what
+        cell.metadata.setdefault("mystnb", {}).update(code_prompt_show=f"Show {what}", code_prompt_hide=f"Hide {what}")
+
+
+def page_number(app, docname: str) -> int | None:
+    "The number of a page, as the table of contents counts them through its numbered parts"
+    pages = [page for part in app.config.external_site_map.root.subtrees if part.numbered for page in part.files()]
+    return pages.index(docname) + 1 if docname in pages else None
+
+
+def number_figures_and_equations(cells: list, docname: str, page: int | None) -> None:
+    "Figure 3.2, with a mark to link to; equations only on a numbered page: (3.1)"
+    name, figures, equations = docname.replace("/", "-"), count(1), count(1)
+    figure = lambda i: f"({name}-figure-{i})=\n*Figure {f'{page}.' * bool(page)}{i}: "
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            cell.source = numbered.sub(lambda _: figure(next(figures)), cell.source)
+            if page:
+                cell.source = displayed.sub(lambda m: m[1] or f"{m[2]} ({name}-{next(equations)})", cell.source)
+
+
 def swap_in_run(app, docname: str, source: list[str]) -> None:
     "Replace a notebook by its executed copy, ready for a reader"
     if Path(app.env.doc2path(docname)).suffix != ".ipynb":
         return
     notebook = nbformat.read(executed(app, docname), as_version=4)
+    reader = "/" not in docname and not any("#| default_exp" in cell.source for cell in notebook.cells)
     for cell, below in zip(notebook.cells, [*notebook.cells[1:], None]):
         cell.metadata.setdefault("tags", [])
         if "papermill-error-cell-tag" in cell.metadata.tags:
@@ -96,13 +147,14 @@ def swap_in_run(app, docname: str, source: list[str]) -> None:
         if cell.cell_type != "code":
             continue
         strip_directives(cell)
+        fold(cell, reader)
         for tag in prompts.keys() & set(cell.metadata.tags):
-            cell.metadata["mystnb"] = {
-                "code_prompt_show": f"Show {prompts[tag]}",
-                "code_prompt_hide": f"Hide {prompts[tag]}",
-            }
+            cell.metadata.setdefault("mystnb", {}).update(
+                code_prompt_show=f"Show {prompts[tag]}", code_prompt_hide=f"Hide {prompts[tag]}"
+            )
         tidy_tables(cell)
         describe_figure(cell, below.source if below else "")
+    number_figures_and_equations(notebook.cells, docname, page_number(app, docname))
     if first := next((i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.tags), None):
         notebook.cells.insert(first + 1, nbformat.v4.new_markdown_cell(how_to_run(docname)))
     source[0] = nbformat.writes(notebook)

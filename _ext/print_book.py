@@ -36,6 +36,7 @@ div.cell_output, mjx-container { overflow: visible !important; } div.cell_output
 div.cell_output table.dataframe { width: auto !important; max-width: 100% !important; min-width: 0 !important; font-size: .74em !important; }
 div.cell_output table.dataframe :is(th, td) { padding: .25em .7em .25em 0 !important; white-space: normal; overflow-wrap: anywhere; }
 """
+LINK = '<p id="l2m-pdf">The whole book is also <a href="l2m.pdf">one PDF</a>, for paper.</p>'  # only where there is one
 FOOTER = '<div style="width: 100%; font: 8px sans-serif; color: #666; text-align: center"><span class="pageNumber"></span></div>'
 
 
@@ -110,6 +111,8 @@ def print_book(root: Path) -> Path | None:
                 path=root / "l2m.pdf",
                 prefer_css_page_size=True,
                 print_background=True,
+                outline=True,
+                tagged=True,  # the outline is made of its headings
                 display_header_footer=True,
                 header_template="<span></span>",
                 footer_template=FOOTER,
@@ -118,7 +121,7 @@ def print_book(root: Path) -> Path | None:
         finally:
             page.unlink()
     front = root / "index.html"
-    front.write_text(front.read_text().replace('id="l2m-pdf" hidden', 'id="l2m-pdf"'))
+    front.write_text(front.read_text().replace('<p id="l2m-pdf"></p>', LINK))
     return root / "l2m.pdf"
 
 

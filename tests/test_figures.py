@@ -130,7 +130,7 @@ def page(name):
 
 def test_pages_read_the_tables_of_a_gpu_first(published, capsys):
     assert {f"{experiment}/gpu" for experiment in RUNS} <= set(published_names())
-    claims = page("reproduction")["claims"]
+    claims = page("claims")["claims"]
     said = capsys.readouterr().out
     assert all(f"{experiment}: Imaginary 9000" in said for experiment in RUNS) and "wait for a card" not in said
     on_card = [claim for claim in claims if "Imaginary 9000" in claim.data]

@@ -316,8 +316,9 @@ def test_importing_the_package_loads_nothing_and_offers_the_names_of_the_readme(
 
 
 def test_book_lists_every_module_and_notebook():
-    api, toc = (ROOT / "nbs/api.md").read_text(), (ROOT / "_toc.yml").read_text()
+    api, toc = "".join(path.read_text() for path in (ROOT / "nbs/api").glob("*.md")), (ROOT / "_toc.yml").read_text()
     assert [m.stem for m in MODULES if f"automodule:: l2m.{m.stem}\n" not in api] == []
+    assert [path.stem for path in (ROOT / "nbs/api").glob("*.md") if f" api/{path.stem}\n" not in toc] == []
     assert [n for n in NOTEBOOKS if f" {n.relative_to(ROOT / 'nbs').with_suffix('')}\n" not in toc] == []
 
 

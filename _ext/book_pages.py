@@ -1,0 +1,83 @@
+"""What a page of the book has beside its text
+
+A description and a picture for whoever shares its link, the definition of a term where the pointer rests on it, an index for the
+search without code, and at the old names of pages the way to the new ones.
+"""
+
+import html
+import re
+from pathlib import Path
+from urllib.parse import urljoin
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.search import WordCollector
+
+MOVED = {"reproduction": "claims", "model_size": "whose_exponent", "character_cost": "whose_exponent"}
+PAGE = '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Moved</title><meta http-equiv="refresh" content="0; url={0}.html"><a href="{0}.html">This page has moved.</a></html>\n'
+
+
+def describe_page(app, pagename: str, templatename: str, context: dict, doctree) -> None:
+    "Its one line and its first figure, for a shared link"
+    line = next(doctree.findall(nodes.block_quote), None) if doctree else None
+    if line is None:
+        return
+    described = html.escape(" ".join(line.astext().split()))
+    found = {
+        "description": described,
+        "og:description": described,
+        "og:type": "article",
+        "og:title": html.escape(app.env.titles[pagename].astext()),
+    }
+    image = next((image["uri"] for image in doctree.findall(nodes.image)), None)  # relative to the page, once written
+    if image:
+        found["og:image"] = urljoin(f"{app.config.html_baseurl}{pagename}", image) if app.config.html_baseurl else image
+    context["metatags"] += "".join(
+        f'<meta {"property" if ":" in name else "name"}="{name}" content="{text}" />\n' for name, text in found.items()
+    )
+
+
+def definitions(app) -> dict[str, str]:
+    "The glossary: what stands at each mark"
+    found = {}
+    for glossary in app.env.get_doctree("symbols").findall(addnodes.glossary):
+        for item in glossary.findall(nodes.definition_list_item):
+            meaning = " ".join(item[-1].astext().split())
+            found |= {mark: re.sub(r"[\\{}]", "", meaning) for term in item[:-1] for mark in term["ids"]}
+    return found
+
+
+def show_definitions(app, doctree, docname: str) -> None:
+    "A term says what it means where the pointer rests on it"
+    terms = [n.parent for n in doctree.findall(nodes.inline) if "std-term" in n["classes"]]
+    known = definitions(app) if terms else {}
+    for reference in terms:
+        mark = reference.get("refid") or reference.get("refuri", "").partition("#")[2]
+        if mark in known:
+            reference["reftitle"] = known[mark]
+
+
+def index_prose_alone(collect=WordCollector.dispatch_visit) -> None:
+    "The search finds sentences and terms: code, what it prints, and formulas are left out of its index"
+
+    def dispatch_visit(self, node):
+        if isinstance(node, nodes.literal_block | nodes.math_block | nodes.math):
+            raise nodes.SkipNode
+        collect(self, node)
+
+    WordCollector.dispatch_visit = dispatch_visit
+
+
+def lead_on(app, error) -> None:
+    "A page at each old name"
+    if error is None and app.builder.format == "html":
+        for old, new in MOVED.items():
+            (Path(app.outdir) / f"{old}.html").write_text(PAGE.format(new))
+
+
+def setup(app):
+    index_prose_alone()
+    app.connect("html-page-context", describe_page)
+    app.connect("doctree-resolved", show_definitions)
+    app.connect("build-finished", lead_on)
+    return dict(parallel_read_safe=True, parallel_write_safe=True)

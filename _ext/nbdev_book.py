@@ -105,7 +105,8 @@ def only_prepares(source: str) -> bool:
 def fold(cell, reader: bool) -> None:
     "Fold the code that a reader of this kind of page does not look for"
     tags, lines = cell.metadata.tags, len(cell.source.splitlines())
-    if reader and not cell.outputs and not tags:
+    shown = [output for output in cell.outputs if output.get("name") != "stderr"]
+    if reader and not shown and not tags:
         tags.append("remove-cell")
     elif not any(tag.startswith(("hide-", "remove-")) or tag in ("open", "injected-parameters") for tag in tags):
         figure = "export" not in tags and any("image/png" in output.get("data", {}) for output in cell.outputs)

@@ -35,7 +35,7 @@ __getattr__ = moved("bipartite", "estimators", "counting", "code_length")  # nam
 def blocks(
     lengths: Sequence[int],  # block lengths L wanted
     ratios: Sequence[int] = (2,),  # L / split
-) -> pl.DataFrame:  # ratio, length, split; one row a block
+) -> pl.DataFrame:  # ratio, length, split; one row per block
     "The blocks to measure. For each ratio, L becomes the largest multiple of it that is not longer."
     if not len(lengths) or not len(ratios) or min(ratios) < 2:
         raise ValueError(f"lengths {list(lengths)} and ratios {list(ratios)}: give at least one of each, ratios >= 2")
@@ -384,7 +384,7 @@ def load_scores(store: str | Path) -> BipartiteScores:
 
 
 def _stacked(part: pl.DataFrame, n: int) -> np.ndarray:  # [n, m] nats
-    "The log-probabilities of one kind of pass, a row a window; NaN where a window was not scored."
+    "The log-probabilities of one kind of pass, a row per window; NaN where a window was not scored."
     out = np.full((n, part["logprobs"].list.len().max()), np.nan)
     for window, logprobs in part.select("window", "logprobs").iter_rows():
         out[window, : len(logprobs)] = logprobs

@@ -58,9 +58,9 @@ class CodeLaw:
 
     gamma: float
     interval: tuple[float, float]  # of gamma
-    amplitude: float  # nats a token
+    amplitude: float  # nats per token
     amplitude_interval: tuple[float, float]
-    floor: float  # entropy rate, nats a token
+    floor: float  # entropy rate, nats per token
     floor_interval: tuple[float, float]  # a point where the rate was given
     level: float  # confidence level of the intervals
     contexts: tuple[int, int]  # shortest and longest context fitted, tokens
@@ -157,7 +157,7 @@ def fit_code_length(
     table: pl.DataFrame,  # from `code_length`
     *,
     min_context: Count = 1,  # fit only octaves from here on, tokens
-    floor: float | None = None,  # entropy rate, nats a token; None: fitted
+    floor: float | None = None,  # entropy rate, nats per token; None: fitted
     level: float = 0.95,  # confidence level of the intervals
 ) -> CodeLaw:
     "Fit floor + A·n^-gamma by weighted least squares; intervals from refitting every bootstrap draw over documents."

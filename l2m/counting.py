@@ -148,7 +148,7 @@ def _as_pairs(keys: np.ndarray, counts: np.ndarray, vocabulary: int) -> pl.DataF
     return pl.DataFrame({"first": first, "second": keys - first * keys.dtype.type(vocabulary), "count": counts})
 
 # %% ../nbs/05_counting.ipynb #027f4236
-BYTES_PER_PAIR = 190  # resident memory that counting or merging takes a pair, at the most
+BYTES_PER_PAIR = 190  # resident memory that counting or merging takes per pair, at the most
 
 
 def _is_whole(path: Path | Url, about: dict[str, str]) -> bool:
@@ -301,7 +301,7 @@ def batch_keys(
 # %% ../nbs/05_counting.ipynb #2796062f
 @checked
 def spilled_pair_counts(
-    documents: Iterable,  # token ids, one array a document; read once
+    documents: Iterable,  # token ids, one array per document; read once
     distances: Sequence[int],
     folder: str
     | Path

@@ -69,7 +69,7 @@ class NgramCorrected:
 # %% ../nbs/04_estimators.ipynb #04-estimators-009
 @dataclass(frozen=True)
 class BlockEntropies:
-    "log q(Y | X) - log q(X): for stationary text and halves, one pass a window."
+    "log q(Y | X) - log q(X): for stationary text and halves, one pass per window."
 
     name, needs = "block-entropies", Needs(alone=False)
 

@@ -111,7 +111,7 @@ def _chao_shen(n, symbols, total):
         seen = -np.expm1(total * np.log1p(-p))
     return -symbols @ (xlogy(p, p) / seen)
 
-# %% ../nbs/01_information.ipynb #01-information-037
+# %% ../nbs/01_information.ipynb #9881c9e1
 def _log_rising(x, n):
     "log Gamma(x + n) - log Gamma(x), by Stirling's series where the two would cancel."
     small, large = np.minimum(x, 100), np.maximum(x, 100)
@@ -125,10 +125,10 @@ def _trigamma_rest(x):
     return np.where(x > 1e3, -1 / (2 * x**2) + 1 / (6 * x**3) - 1 / (30 * x**5), polygamma(1, x + 1) - 1 / x)
 
 
-def _entropy_slope(beta, alphabet):
-    "d xi / d beta: how fast the entropy expected beforehand grows with the concentration."
-    near = alphabet * polygamma(1, alphabet * beta + 1) - polygamma(1, beta + 1)
-    return np.where(beta < 1, near, alphabet * _trigamma_rest(alphabet * beta) - _trigamma_rest(beta))
+def _entropy_slope(kappa, alphabet):
+    "d xi / d kappa: how fast the entropy expected beforehand grows with the concentration."
+    near = alphabet * polygamma(1, alphabet * kappa + 1) - polygamma(1, kappa + 1)
+    return np.where(kappa < 1, near, alphabet * _trigamma_rest(alphabet * kappa) - _trigamma_rest(kappa))
 
 
 def _nsb(n, symbols, total, alphabet):
@@ -138,12 +138,12 @@ def _nsb(n, symbols, total, alphabet):
     low, high = -np.log(alphabet) - 45, np.log(total) + 45  # beyond, the integrand is less than e^-40 of its peak
     for _ in range(4):  # each round the grid narrows up to a hundred times
         grid = np.linspace(low, high, 200)
-        beta = np.exp(grid)
-        log_weight = _log_rising(beta[:, None], n) @ symbols - _log_rising(alphabet * beta, total)
-        log_weight += np.log(_entropy_slope(beta, alphabet)) + grid
+        kappa = np.exp(grid)
+        log_weight = _log_rising(kappa[:, None], n) @ symbols - _log_rising(alphabet * kappa, total)
+        log_weight += np.log(_entropy_slope(kappa, alphabet)) + grid
         hill = np.flatnonzero(log_weight > log_weight.max() - 40)
         low, high = grid[max(hill[0] - 1, 0)], grid[min(hill[-1] + 1, 199)]
-    posterior, size = beta[:, None] + n, total + alphabet * beta
+    posterior, size = kappa[:, None] + n, total + alphabet * kappa
     means = digamma(size + 1) - (posterior * digamma(posterior + 1)) @ symbols / size
     return np.average(means, weights=np.exp(log_weight - log_weight.max()))
 

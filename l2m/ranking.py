@@ -179,7 +179,7 @@ class Ranking:
     def __str__(self):
         return " ".join(self.sentences)
 
-# %% ../nbs/06_ranking.ipynb #06-scaling-042
+# %% ../nbs/06_ranking.ipynb #9e1c3971
 def _named(law: str) -> str:
     return law if law == "saturation" else f"the {law}"
 
@@ -187,7 +187,10 @@ def _named(law: str) -> str:
 def _listed(ranking: Ranking, status: str, between: str) -> str:
     "The laws of one status, with their distances."
     some = [standing for standing in ranking.standings if standing.status == status]
-    return between.join(f"{_named(standing.law)} (Δ = {standing.delta:.1f})" for standing in some)
+    return between.join(
+        f"{_named(standing.law)} (Δ = {standing.delta:{',.0f' if standing.delta >= 10 else '.1f'}})"
+        for standing in some
+    )
 
 
 def _finding(ranking: Ranking) -> str:
@@ -227,7 +230,7 @@ def rank_laws(
     mi,  # [lengths] nats
     replicates,  # [draws, lengths] nats
     groups: Annotated[int, Between(2)],  # independent document groups
-) -> Ranking:  # its table has one row a law; aicc, delta and weight are null where there are too few lengths
+) -> Ranking:  # its table has one row per law; aicc, delta and weight are null where there are too few lengths
     "Rank the laws by AICc of generalised least squares on plain axes."
     lengths, mi = as_array(lengths, "lengths", 1, above=0), as_array(mi, "mi", 1)
     replicates = as_array(replicates, "replicates", 2)

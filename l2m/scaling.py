@@ -47,7 +47,7 @@ def fit_on_plain_axes(
     lengths, stderr = as_array(lengths, "lengths", 1, above=0), as_array(stderr, "stderr", 1, above=0)
     if (mi := as_array(mi, "mi", 2)).shape[1] != len(lengths) or len(stderr) != len(lengths):
         raise ValueError(
-            f"{len(lengths)} lengths, mi of shape {mi.shape}, {len(stderr)} stderr: expected one column a length"
+            f"{len(lengths)} lengths, mi of shape {mi.shape}, {len(stderr)} stderr: expected one column per length"
         )
     if len(lengths) < 2:
         raise ValueError(f"lengths {lengths.tolist()}: a power law needs at least two")
@@ -247,7 +247,7 @@ def fit_laws(
     *,
     min_length: float | None = None,  # fit only lengths from here on, tokens
     level: float = 0.95,  # confidence level of the intervals
-) -> pl.DataFrame:  # one row a curve, in the order of the table
+) -> pl.DataFrame:  # one row per curve, in the order of the table
     "Fit every curve: its law with intervals, and its ranking; where no exponent is claimed, its numbers are null."
     keys = [name for name in _CURVE if name in table.columns]
     curves = table.partition_by(keys, as_dict=True, maintain_order=True) if keys and len(table) else {(): table}

@@ -110,9 +110,9 @@ def _unsteady(server: Server, model: str, form: Form, text: list[int], ends: lis
     first, other, again = (_ask(server, model, form, [text + end])[0].nats for end in (ends[0], ends[1], ends[0]))
     before = len(text) - 1
     if (far := _far(first[:before], other[:before])) > _APART:
-        return f"what follows a text changes what it costs, by {far:.2g} nats a token"
+        return f"what follows a text changes what it costs, by {far:.2g} nats per token"
     if (far := _far(first, again)) > _APART:
-        return f"asked again, it costs something else, by {far:.2g} nats a token: is it kept by its prefix?"
+        return f"asked again, it costs something else, by {far:.2g} nats per token: is it kept by its prefix?"
 
 # %% ../nbs/03_served.ipynb #026fb84b
 def _excess(server: Server, model: str, form: Form, text: list[int], followers: list[int]) -> str | None:
@@ -158,7 +158,7 @@ def _another_tokenizer(server: Server, model: str, tokenizer, ids: list[int], an
     mean = -sum(answer.nats) / max(1, len(answer.nats))
     told = any(isinstance(piece, str) for piece in answer.pieces)
     if not told and mean > math.log(len(tokenizer)):
-        return f"a plain text costs {mean:.1f} nats a token, more than one made by chance"
+        return f"a plain text costs {mean:.1f} nats per token, more than one made by chance"
 
 # %% ../nbs/03_served.ipynb #72a92b2e
 class Probed(NamedTuple):
@@ -213,7 +213,7 @@ _GRID = 0.05  # nats
 
 
 def _fingerprint(model: Served, answer: Answer) -> str:
-    "The name and place of a model, and what half a text costs a token, rounded."
+    "The name and place of a model, and what half a text costs per token, rounded."
     half = len(answer.nats) // 2
     means = [sum(part) / max(1, len(part)) for part in (answer.nats[:half], answer.nats[half:])]
     return fingerprint(model.name, model.root or "", *(str(round(mean / _GRID)) for mean in means))

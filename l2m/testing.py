@@ -121,7 +121,7 @@ def _provenance(t: _Trial) -> Iterator[str]:
 
 # %% ../nbs/03_testing.ipynb #813a571a
 def _shapes(t: _Trial) -> Iterator[str]:
-    "it returns one logarithm a token, for contexts and for every continuation"
+    "it returns one logarithm per token, for contexts and for every continuation"
     plain, found = t.scorer.logprobs(t.texts, t.after)
     shapes = [
         (tuple(t.texts.shape), plain),

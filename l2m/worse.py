@@ -66,9 +66,9 @@ def _rounded(weight: Tensor, bits: int) -> Tensor:  # [..., columns] twice
 @checked
 def round_weights(
     reader: LanguageModel,
-    bits: Annotated[int, Between(2, 16)],  # of a weight: 2**bits - 1 values a row
+    bits: Annotated[int, Between(2, 16)],  # of a weight: 2**bits - 1 values per row
 ) -> LanguageModel:  # name@4bits
-    "The reader with every matrix rounded to so many bits a weight."
+    "The reader with every matrix rounded to so many bits per weight."
     return _changed(reader, f"{bits}bits", lambda weight: _rounded(weight, bits))
 
 # %% ../nbs/03_worse.ipynb #11c6cf46

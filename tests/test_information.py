@@ -124,7 +124,7 @@ def test_another_library_agrees(counts, known):
 
 
 def nsb_over_prior_entropy(counts, alphabet):
-    "The integral over xi itself, symbol by symbol, each xi turned into its beta by bisection."
+    "The integral over xi itself, symbol by symbol, each xi turned into its concentration by bisection."
     n, total = np.append(counts, np.zeros(alphabet - len(counts))), sum(counts)
 
     def at(xi):
@@ -155,7 +155,7 @@ def test_nsb_is_its_integral_over_the_prior_entropy(counts, alphabet):
 
 @pytest.mark.parametrize(
     "counts, alphabet, exact",
-    [  # 30 digits with mpmath: the integral over log beta from -30 to 40
+    [  # 30 digits with mpmath: the integral over log kappa from -30 to 40
         ([4, 2, 3, 1], 10, "1.58516189824338"),
         ([1, 1, 2, 5, 30, 1], 30, "1.03660565919908"),
         ([120, 60, 40, 30, 24, 20, 5, 2, 1, 1], 12, "1.71845604711599"),
@@ -174,7 +174,7 @@ def test_nsb_of_one_observation_is_its_prior():
 
 @pytest.mark.parametrize("size", [10**4, 10**7, 10**11])
 def test_nsb_of_large_samples_is_their_entropy(size):
-    "The hill in log beta is narrow, and gamma functions of 1e11 cancel: the answer must still be the entropy of the frequencies."
+    "The hill in log kappa is narrow, and gamma functions of 1e11 cancel: the answer must still be the entropy of the frequencies."
     p = np.array([0.5, 0.25, 0.125, 0.125])
     assert entropy((p * size).astype(int), "nsb", alphabet=4) == pytest.approx(stats.entropy(p), abs=5 / size + 1e-11)
 

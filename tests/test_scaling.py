@@ -491,7 +491,7 @@ def test_a_ranking_is_data_and_its_sentence_a_view():
         and ranking.sentences[0] == ranking.finding
     )
     assert str(ranking) == (
-        "The data cannot tell the logarithm from saturation (Δ = 0.2). Less likely: the power law + offset (Δ = 4.5). Ruled out: the power law (Δ = 12.0). "
+        "The data cannot tell the logarithm from saturation (Δ = 0.2). Less likely: the power law + offset (Δ = 4.5). Ruled out: the power law (Δ = 12). "
         "But even the best law misses the points by more than their errors (p = 0.002). But its exponent lies at the edge of the search, so none is claimed."
     )
     assert str(Ranking((Standing("saturation", "best", 0.0),), None, None)) == "Saturation describes the points best."

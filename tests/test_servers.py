@@ -418,7 +418,7 @@ def test_another_tokenizer_is_refused(load, shop, folders, tmp_path):
 def test_a_text_that_costs_more_than_chance_has_another_tokenizer(loaded, shop):
     shop.tokenizes, told = False, served.Answer([None] * 9, [-9.0] * 9)
     found = lambda answer: served._another_tokenizer(loaded.server, "first", loaded.tokenizer, [*range(10)], answer)
-    assert "costs 9.0 nats a token" in found(told) and found(told._replace(nats=[-3.0] * 9)) is None
+    assert "costs 9.0 nats per token" in found(told) and found(told._replace(nats=[-3.0] * 9)) is None
 
 
 # Bad input, before any work

@@ -70,7 +70,7 @@ def execute(
     try:
         import papermill
     except ImportError:
-        raise ModuleNotFoundError("experiments need papermill: pip install 'l2m[book]'") from None
+        raise ModuleNotFoundError("experiments need papermill: pip install 'l2m-scaling[book]'") from None
     parameters = parameters | {"output": str(folder)}
     _must_be_text(parameters)
     _must_hold_no_secret(parameters)

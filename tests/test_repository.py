@@ -378,7 +378,7 @@ def installed(tmp_path_factory):
 
 @pytest.mark.slow
 def test_experiments_and_profiles_travel_with_the_package(installed, tmp_path):
-    "After `pip install 'l2m[book]'` from a wheel, in an empty folder"
+    "After `pip install 'l2m-scaling[book]'` from a wheel, in an empty folder"
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     command = lambda *words: run(sys.executable, installed / "bin" / "l2m", *words, cwd=tmp_path, env=environment)
     listed = command("list")

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -225,6 +226,15 @@ class Experiment:
         "Where the numbers of this run come from, up to now."
         clock = {"seconds": round(time.time() - self._began)}
         return provenance(**clock | self._facts | dict(experiment=self.name, parameters=self.parameters))
+
+    @property
+    def command(self) -> str:
+        "The command that does the same work; what it does not say is the profile `demo`'s, or the notebook's default."
+        notebook = experiment_notebook(self.name)
+        usual = checked_parameters(notebook, profile_parameters("demo", self.name))
+        words = lambda value: ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        said = [(key, words(value)) for key, value in self.parameters.items() if value != usual[key]]
+        return " ".join(["l2m run", self.name, *(f"--{k.replace('_', '-')} {shlex.quote(v)}" for k, v in said)])
 
     def save(self, **tables: pl.DataFrame):
         "Write each table to <folder>/<name>.parquet with its provenance, and say where."

@@ -56,7 +56,7 @@ def _shipped(folder: str) -> Path:
     place = root / folder if root else Path(l2m.__file__).resolve().parent / _SHIPPED[folder]
     if not place.is_dir():
         raise FileNotFoundError(
-            f"'{place}' is missing: install l2m again, or clone the repository and run l2m inside it"
+            f"'{place}' is missing: install l2m-scaling again, or clone the repository and run l2m inside it"
         )
     return place
 

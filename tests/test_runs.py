@@ -853,7 +853,7 @@ def test_a_published_run_is_found_by_its_name(tmp_path, monkeypatch):
     for folder in ("nbs/experiments", "params"):
         (tmp_path / folder).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)  # a checkout without results
-    with pytest.raises(FileNotFoundError, match="results' is missing: install l2m again, or clone"):
+    with pytest.raises(FileNotFoundError, match="results' is missing: install l2m-scaling again, or clone"):
         published_run("gaussian_families/exact")
 
 

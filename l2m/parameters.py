@@ -162,6 +162,7 @@ _COMMAND_LINE, PAPERMILL = "-p '{}={}'", "papermill's -y '{}: {}'"  # ways to gi
 def _complaint(name: str, value: Any, annotation: str, default: Any, way: str) -> str:
     "What is wrong with a parameter, and how to write it."
     kind = re.sub(r"Optional\[(.*)\]", r"\1 or None", annotation)
+    kind = re.sub(r"Union\[(.*)\]", lambda choices: choices[1].replace(", ", " or "), kind)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     text = str(value) if number and fits(str(value), _type(annotation, name)) else default
     write = "" if text is None else f": write {way.format(name, json.dumps(text, ensure_ascii=False))}"

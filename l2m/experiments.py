@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['repository', 'experiment_names', 'experiment_notebook', 'profiles', 'profile_parameters', 'provenance', 'save_table',
-           'results_folder', 'Experiment', 'PublishedRun', 'published_names', 'published_run', 'first_published']
+           'results_folder', 'Experiment', 'command_of', 'PublishedRun', 'published_names', 'published_run',
+           'first_published']
 
 # %% ../nbs/11_experiments.ipynb #11d99a8b
 import io
@@ -227,15 +228,6 @@ class Experiment:
         clock = {"seconds": round(time.time() - self._began)}
         return provenance(**clock | self._facts | dict(experiment=self.name, parameters=self.parameters))
 
-    @property
-    def command(self) -> str:
-        "The command that does the same work; what it does not say is the profile `demo`'s, or the notebook's default."
-        notebook = experiment_notebook(self.name)
-        usual = checked_parameters(notebook, profile_parameters("demo", self.name))
-        words = lambda value: ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        said = [(key, words(value)) for key, value in self.parameters.items() if value != usual[key]]
-        return " ".join(["l2m run", self.name, *(f"--{k.replace('_', '-')} {shlex.quote(v)}" for k, v in said)])
-
     def save(self, **tables: pl.DataFrame):
         "Write each table to <folder>/<name>.parquet with its provenance, and say where."
         history = self.provenance()
@@ -254,6 +246,15 @@ class Experiment:
     def published_runs(self) -> list[str]:
         "The runs of this experiment in results/."
         return [run.partition("/")[2] for run in published_names() if run.startswith(f"{self.name}/")]
+
+# %% ../nbs/11_experiments.ipynb #ae4dd6e3
+@checked
+def command_of(run: Experiment) -> str:
+    "The command that does the same work; what it does not say is the profile `demo`'s, or the notebook's default."
+    usual = checked_parameters(experiment_notebook(run.name), profile_parameters("demo", run.name))
+    words = lambda value: ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    said = [(key, words(value)) for key, value in run.parameters.items() if value != usual[key]]
+    return " ".join(["l2m run", run.name, *(f"--{key.replace('_', '-')} {shlex.quote(value)}" for key, value in said)])
 
 # %% ../nbs/11_experiments.ipynb #b3ae533b
 @dataclass(frozen=True, eq=False)

@@ -161,8 +161,7 @@ class PowerLaw:
     def __repr__(self):
         return f"PowerLaw({self}, level={self.level}, L={self.lengths[0]}…{self.lengths[-1]}, groups={self.groups})"
 
-# %% ../nbs/06_scaling.ipynb #3d35bbba
-_CURVE = ("corpus", "model", "method", "ratio", "pairing")  # the columns that tell curves apart
+# %% ../nbs/06_scaling.ipynb #4dec6206
 _DRAWN = 2000  # draws made for a table that has none
 
 
@@ -179,6 +178,9 @@ def _as_polars(table: Table) -> pl.DataFrame:
     if isinstance(table, pl.DataFrame):
         return table
     return pl.DataFrame({str(name): table[name].to_list() for name in table.columns}, strict=False)
+
+# %% ../nbs/06_scaling.ipynb #3d35bbba
+_CURVE = ("corpus", "model", "method", "ratio", "pairing")  # the columns that tell curves apart
 
 
 def _rows(table: pl.DataFrame, min_length: float | None) -> tuple[np.ndarray, np.ndarray]:

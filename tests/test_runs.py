@@ -28,6 +28,7 @@ from l2m import experiments, parameters, runs
 from l2m.compare import compare_tables
 from l2m.experiments import (
     Experiment,
+    command_of,
     experiment_notebook,
     profile_parameters,
     provenance,
@@ -350,10 +351,10 @@ def test_a_command_does_the_work_of_its_run_again(tmp_path):
         store="elsewhere",
     )
     run = Experiment("bipartite_scaling", dict(given))
-    l2m_run, name, *words = shlex.split(run.command.replace("l2m run", "l2m-run"))
+    l2m_run, name, *words = shlex.split(command_of(run).replace("l2m run", "l2m-run"))
     read = read_options(_option_words(words, _flags(name)))
     again = checked_parameters(experiment_notebook(name), profile_parameters("demo", name) | read)
-    assert {key: again[key] for key in run.parameters} == run.parameters and "elsewhere" not in run.command
+    assert {key: again[key] for key in run.parameters} == run.parameters and "elsewhere" not in command_of(run)
 
 
 def test_published_numbers_stand_under_their_name(tmp_path, capsys):

@@ -87,8 +87,11 @@ def exponents_so_far(
     estimators: Sequence[Estimator],
     pairing: str = "same-y",
 ) -> str:
-    "The exponents with their intervals, in a line; nothing while windows are too few."
-    laws = _laws(scores, estimators, pairing, draws=200)
+    "The exponents with their intervals, in a line; nothing while no law can be fitted."
+    try:
+        laws = _laws(scores, estimators, pairing, draws=200)
+    except ValueError:  # few windows may have no spread, and a bar must not end a run
+        return ""
     return ", ".join(f"{method} β = {exponent_in_words(fit.exponent, fit.interval)}" for method, fit in laws.items())
 
 # %% ../nbs/10_report.ipynb #4be3733a

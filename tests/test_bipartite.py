@@ -436,6 +436,20 @@ def test_draws_of_unequal_counts_have_the_standard_errors_and_move_together():
     assert np.corrcoef(draws)[0, 1] == pytest.approx(expected, abs=0.06)
 
 
+@pytest.mark.parametrize("count", [5, 6, 7])
+def test_no_draw_is_without_the_longest_block(count):
+    "A window whose partner was not read so far counts for nothing there, and its group is no substitute for one that does"
+    windows = urn_windows(60, 16, 4)
+    scores = measure_bipartite(PolyaUrn(), windows, lengths={4: 60, 16: count}, batch_size=60)
+    table = bipartite_mi(scores, draws=4000)
+    assert np.isfinite(np.stack(table["replicates"].to_numpy())).all()
+    longest = table.filter(length=16)
+    assert longest["groups"].to_list() == [count // 2] * 2 and longest["n"].to_list() == [count // 2 * 2] * 2
+    shrunk = np.sqrt((count // 2 - 1) / (count // 2))  # draws of few groups are too narrow by this
+    for row in longest.iter_rows(named=True):
+        assert np.std(row["replicates"]) == pytest.approx(shrunk * row["stderr"], rel=0.05)
+
+
 def test_shorter_windows_are_read_in_larger_batches(tmp_path):
     "As many more as their longest block is shorter; with one count for all lengths a batch is what it says"
     windows, size = urn_windows(80, 64, 4), lambda key: len(set(Store.open(tmp_path / key[0]).read(key[1])["window"]))

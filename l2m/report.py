@@ -21,29 +21,34 @@ from .interface import Estimator
 from .scaling import PowerLaw, exponent_in_words, fit_power_law
 
 # %% ../nbs/10_report.ipynb #81174806
+_HOLDS, _FAILS = ("best", "not told apart", "not needed"), ("less likely", "ruled out")
+
+
 def _growth(fit: PowerLaw) -> str:
     "What doubling the length does."
     low, high = fit.interval
     between = f"between {fit.lengths[0]:,} and {fit.lengths[-1]:,} tokens"
     if fit.at_edge:
         return f"No law of growth fits these points {between}."
-    times = f"{2**fit.exponent:.2f} times ({2**low:.2f} to {2**high:.2f}, with 95 % confidence)".replace(
-        "95 %", f"{100 * fit.level:g} %"
-    )
+    times = f"{2**fit.exponent:.2f} times as large ({2**low:.2f} to {2**high:.2f} times, with {100 * fit.level:g} % confidence)"
     if low <= 0 <= high:
-        return f"Growth cannot be told from none {between}: when the length doubles, the information changes {times}."
+        return f"Growth cannot be told from none {between}: when the length doubles, the information becomes {times}."
     pace = " It grows, but more slowly than the text." if 0 < low and high < 1 else ""
     return f"When the length doubles, {between}, the information becomes {times}.{pace}"
 
 
+def _status(fit: PowerLaw) -> str:
+    "Where the power law stands among its rivals."
+    return next(standing.status for standing in fit.ranking.standings if standing.law == "power law")
+
+
 def _which(fit: PowerLaw) -> str:
     "Whether it is a power law."
-    ranking = fit.ranking
-    status = next(standing.status for standing in ranking.standings if standing.law == "power law")
+    ranking, status = fit.ranking, _status(fit)
     if not ranking.best:
         return f"Whether it is a power law cannot be told: {status}."
     others = " or ".join(law for law in ranking.leaders if law != "power law")
-    if status in ("best", "not told apart", "not needed"):
+    if status in _HOLDS:
         rivals = f"; these points cannot tell it from {others}" if others else ", and the other laws tried do not"
         return f"A power law describes the points{rivals}."
     strength = {"less likely": "is less likely", "ruled out": "does not describe them"}[status]
@@ -58,8 +63,9 @@ def in_plain_words(
     fit: PowerLaw,
 ) -> list[str]:  # sentences
     "What a fitted law says, for a person who has never fitted one."
-    said = [_growth(fit)] if fit.at_edge else [_growth(fit), _which(fit)]
-    if not fit.at_edge and fit.ranking.best and fit.ranking.p_value is not None and fit.ranking.p_value < 0.01:
+    grows = not fit.at_edge and not fit.interval[0] <= 0 <= fit.interval[1]
+    said = [_growth(fit), _which(fit)] if grows else [_growth(fit)]
+    if grows and fit.ranking.best and fit.ranking.p_value is not None and fit.ranking.p_value < 0.01:
         said.append("Even the best law misses the points by more than their errors.")
     return said + [f"Note: {note}." for note in fit.notes]
 
@@ -132,7 +138,7 @@ _PAGE = """<!doctype html>
 <title>{title}</title><style>
 body {{ font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }} td, th {{ padding: .2rem .8rem; text-align: right; }}
-th {{ border-bottom: 1px solid #555; }} tr:nth-child(even) td {{ background: #f4f4f4; }} svg {{ max-width: 100%; height: auto; }}
+td, th {{ vertical-align: top; }} th {{ border-bottom: 1px solid #555; }} tr:nth-child(even) td {{ background: #f4f4f4; }} svg {{ max-width: 100%; height: auto; }}
 div {{ overflow-x: auto; }} small {{ color: #555; }}
 </style></head><body><h1>{title}</h1>
 {body}
@@ -166,6 +172,30 @@ _READ = (
     "Information is counted in nats (one nat is 1.44 bits): so many nats of the second half of a block a reader knows "
     "from having read the first half. It is the model that reads, so the numbers are those of this model on this text."
 )
+_MADE = {
+    "direct": "the second half read after the first, against read alone",
+    "direct-ngram": "the same, with the cost of its first two tokens corrected by counts",
+    "vclub": "the second half read after its own first half, against after that of another text",
+}
+
+
+def _in_short(fits: dict[str, PowerLaw]) -> str:
+    "One sentence for all estimates, and one on whether it is a power law."
+    grown = [fit for fit in fits.values() if not fit.at_edge and fit.interval[0] > 0]
+    if len(grown) < len(fits):
+        seen = f"by {len(grown)} of {len(fits)} estimates" if grown else "by no estimate"
+        return f"In short: that the information grows with the length of a block can be seen {seen}."
+    times = sorted({f"{2**fit.exponent:.2f}" for fit in grown}, key=float)
+    said = f"In short: when a block becomes twice as long, its halves share {' to '.join({times[0]: 0, times[-1]: 0})} times as much."
+    names = lambda some: " and ".join(name for name, fit in fits.items() if _status(fit) in some)
+    holds, fails = names(_HOLDS), names(_FAILS)
+    said += f" A power law describes this growth by the estimate {holds}" if holds else ""
+    said += (
+        (f", but not by {fails}." if holds else f" By the estimate {fails} no power law does.")
+        if fails
+        else "." * bool(holds)
+    )
+    return said
 
 
 def _cells(table: pl.DataFrame, fits: dict[str, PowerLaw]) -> tuple[list, list]:
@@ -194,7 +224,7 @@ def law_report(
     notes: Sequence[str],  # what was run
 ) -> str:  # HTML that asks no other host for anything
     "The report of a run: laws in plain words, figure, tables, and what was run."
-    first, *others = fits
-    words = [_READ, f"By the {first} estimate: {' '.join(in_plain_words(fits[first]))}"]
-    words += [f"By the {method} estimate: {' '.join(in_plain_words(fits[method]))}" for method in others]
+    made = lambda method: f" ({_MADE[method]})" if method in _MADE else ""
+    words = [f"By the estimate {method}{made(method)}: {' '.join(in_plain_words(fit))}" for method, fit in fits.items()]
+    words = [_in_short(fits), _READ, *words]
     return html_page(title, words, [figure], _cells(table.sort("length"), fits), notes)

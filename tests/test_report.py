@@ -56,9 +56,12 @@ def test_a_law_in_plain_words(law, options, said):
     words = " ".join(in_plain_words(fit))
     assert all(part in words for part in said), words
     if "becomes" in words:
-        numbers = [float(n) for n in re.search(r"becomes ([\d.]+) times \(([\d.]+) to ([\d.]+)", words).groups()]
+        numbers = [
+            float(n) for n in re.search(r"becomes ([\d.]+) times as large \(([\d.]+) to ([\d.]+) times", words).groups()
+        ]
         assert numbers == pytest.approx([2**fit.exponent, *(2**end for end in fit.interval)], abs=0.006)
-    assert ("more slowly" in words) == ("becomes" in words and fit.interval[1] < 1)
+    assert ("more slowly" in words) == ("When the length doubles" in words and fit.interval[1] < 1)
+    assert ("power law" in words) == ("When the length doubles" in words)
     assert all(note in words for note in fit.notes)
 
 
@@ -111,10 +114,34 @@ def test_a_report_tells_every_law_with_its_notes_and_every_point():
     )
     assert weak.notes and all(page.count(note) == 2 for note in weak.notes), "in the words and in the table"
     assert (
-        page.index("By the direct estimate")
-        < page.index("By the vclub estimate")
+        page.index("By the estimate direct (")
+        < page.index("By the estimate vclub (")
         < page.index("<svg>")
         < page.index("<table>")
     )
+    assert "<p>In short: that the information grows with the length of a block can be seen by 1 of 2 estimates." in page
     assert f"{strong.exponent:.2f}" in page and f"{strong.mi[0]:.1f} ± {2 * strong.stderr[0]:.1f}" in page
     assert "1,024" in page and "with this command" in page and "nats" in page
+
+
+@pytest.mark.parametrize(
+    "laws, said",
+    [
+        (
+            (lambda L: 2 * L**0.6, lambda L: 3 * L**0.5),
+            "1.41 to 1.52 times as much. A power law describes this growth by the estimate a and b.",
+        ),
+        (
+            (lambda L: 2 * L**0.6, lambda L: 4 + 9 * np.log(L / 4)),
+            "A power law describes this growth by the estimate a, but not by b.",
+        ),
+        ((lambda L: 4 + 9 * np.log(L / 4),), "By the estimate a no power law does."),
+        ((lambda L: 0 * L + 0.5,), "can be seen by no estimate."),
+    ],
+)
+def test_one_sentence_for_all(laws, said):
+    fits = {name: fitted(law, haze=0.0 if law(4.0) > 0.5 else 2.0) for name, law in zip("ab", laws)}
+    rows = [
+        dict(method=m, length=int(L), mi=v, stderr=0.1, n=9) for m, f in fits.items() for L, v in zip(f.lengths, f.mi)
+    ]
+    assert said in law_report("T", pl.DataFrame(rows), fits, "<svg></svg>", [])

@@ -16,13 +16,12 @@ from typing import Annotated, Literal
 
 import numpy as np
 import polars as pl
-from tqdm import tqdm
 
 from . import moved
 from .arguments import Between, Count, checked, fits
 from .engines import known_engine
 from .interface import Engine, Needs, Scorer
-from .passes import AUTO, SHARD, Identity, Scoring, passes_of
+from .passes import AUTO, SHARD, Identity, Progress, Scoring, passes_of
 from .places import place, writable
 from .stores import Store, Unfinished, read_shards
 from .tokens import token_texts
@@ -167,8 +166,9 @@ def _shards(plan: pl.DataFrame, n: int, batch_size: int) -> dict[str, tuple[rang
     shards = {}
     for a, b in pairwise(sorted({0, *plan["windows"], n})):
         reach = _reach(plan.filter(pl.col("windows") > a))
-        for i in range(a, b if reach else a, batch_size):
-            shards[f"scores-{i:06d}"] = range(i, min(i + batch_size, b)), reach
+        size = batch_size * (plan["length"].max() // max((s + m for s, m in reach.items()), default=1))
+        for i in range(a, b if reach else a, size):
+            shards[f"scores-{i:06d}"] = range(i, min(i + size, b)), reach
     return shards
 
 # %% ../nbs/04_bipartite.ipynb #15267470
@@ -183,7 +183,8 @@ def measure_bipartite(
     alone: bool = True,  # read each Y by itself; False: for estimates that do without
     store: str | Path | None = None,  # folder to fill and resume from, or its URL; None: nothing is kept
     batch_size: Count
-    | Literal["auto"] = 8,  # windows scored at once, one shard; auto: as many of 32 as fit into memory
+    | Literal["auto"] = 8,  # longest windows scored at once, one shard; auto: as many of 32 as fit into memory
+    watch: Callable[[BipartiteScores], str] | None = None,  # what progress says of the scores so far, NaN where missing
     rank: int = 0,  # which of `world_size` processes this is
     world_size: Count = 1,  # how many processes fill the store together
     engine: str | Engine = "local",  # who computes: this process; "ray" or the address of a cluster
@@ -206,41 +207,45 @@ def measure_bipartite(
             _check_context(known, longest)
             work = _parameters(known, windows, lengths, ratios, plan, needs, batch_size)
             shelf = Store(store if store is not None else scratch, work)
-            _read_scores(shelf, shards)  # damaged shards are named before hours are spent on missing ones
+            there = _read_scores(shelf, shards)  # damaged ones are named before hours are spent on missing ones
+            progress = Progress(watch and (lambda tables: watch(_scores_of(tables, work))), there)
             mine = {key: shard for i, (key, shard) in enumerate(shards.items()) if i % world_size == rank}
-            _fill(shelf, mine, run, known, _roles(windows, group, partners))
+            _fill(shelf, mine, run, known, _roles(windows, group, partners), progress)
         return load_scores(str(shelf.folder))
 
-# %% ../nbs/04_bipartite.ipynb #dfe9397a
+# %% ../nbs/04_bipartite.ipynb #51e58131
 def _roles(windows: Windows, group: np.ndarray, partners: np.ndarray) -> pl.DataFrame:
     "The windows, and what each is used for."
     lists = pl.Series(partners.tolist(), dtype=pl.List(pl.Int64))
     return windows.table().with_columns(group=pl.Series(group, dtype=pl.Int64), partners=lists)
 
 
-def _fill(shelf: Store, shards: dict, run: Callable, known: Identity, windows: pl.DataFrame):
+def _fill(shelf: Store, shards: dict, run: Callable, known: Identity, windows: pl.DataFrame, progress: Progress):
     "Have the shards computed that are missing."
     missing = {key for key in ("windows", *shards) if key not in shelf}
     if missing:
         writable(shelf.folder)
     if "windows" in missing:
         shelf.write("windows", windows)
-    done = sum(len(rows) for key, (rows, _) in shards.items() if key not in missing)
-    total = sum(len(rows) for rows, _ in shards.values())
-    with tqdm(total=total, initial=done, unit="window", desc="scoring") as bar, ThreadPoolExecutor(1) as pool:
+    progress.tables["windows"] = windows
+    tokens = {
+        key: len(rows) * sum(m for *_, m in passes_of(reach, _needs(shelf))) for key, (rows, reach) in shards.items()
+    }
+    done = sum(tokens[key] for key in shards if key not in missing)
+    with progress.bar(sum(tokens.values()), done) as bar, ThreadPoolExecutor(1) as pool:
 
         def tasks() -> Iterator[tuple[str, tuple]]:
             for key in filter(missing.__contains__, shards):
                 if key not in shelf:
                     yield key, (*shards[key], known)
                 else:  # a process that does the same work was faster
-                    bar.update(len(shards[key][0]))
+                    bar.update(tokens[key])
 
         writing = pool.submit(int)
         for key, shard in run(tasks()):
             writing.result()  # what goes wrong in writing ends the work
             writing = pool.submit(shelf.write, key, shard)
-            bar.update(len(shards[key][0]))
+            progress.finished(bar, key, shard, tokens[key])
         writing.result()
 
 # %% ../nbs/04_bipartite.ipynb #916afe3d
@@ -363,29 +368,27 @@ def load_scores(store: str | Path) -> BipartiteScores:
             f"store '{store}' lacks {len(missing)} of {len(shards) + 1} shards: when the other processes are done, "
             "start again; only what is missing is computed"
         )
-    roles = tables.pop("windows")
-    windows = Windows.from_table(roles)
-    passes = pl.concat(tables.values()).partition_by("kind", "split", "shuffle", as_dict=True)
-    arrays = {key: _stacked(part, len(windows)) for key, part in passes.items()}
-    group, partners = np.array(roles["group"].to_list()), np.array(roles["partners"].to_list(), dtype=int)
-    splits = sorted({split for kind, split, _ in arrays if kind != "joint"})
-    crossed = {s: [arrays["crossed", s, k] for k in range(partners.shape[1])] for s in splits if partners.size}
+    return _scores_of(tables, shelf.parameters)
+
+
+def _scores_of(tables: dict[str, pl.DataFrame], parameters: dict) -> BipartiteScores:
+    "What some shards hold, or all of them; NaN where a window was not scored."
+    roles = tables["windows"]
+    windows, reach = Windows.from_table(roles), _reach(blocks(parameters["lengths"], parameters["ratios"]))
+    needs = Needs(parameters.get("alone", True), parameters["shuffles"])
+    arrays = {key: np.full((len(windows), m), np.nan) for *key, m in passes_of(reach, needs) for key in [tuple(key)]}
+    for key, table in tables.items():
+        for window, *one, logprobs in table.iter_rows() if key != "windows" else ():
+            arrays[tuple(one)][window, : len(logprobs)] = logprobs
+    crossed = {s: [arrays["crossed", s, k] for k in range(needs.shuffles)] for s in reach if needs.shuffles}
     return BipartiteScores(
         joint=arrays["joint", 0, 0],
-        alone={s: arrays["alone", s, 0] for s in splits if ("alone", s, 0) in arrays},
+        alone={s: arrays["alone", s, 0] for s in reach if needs.alone},
         crossed={s: np.stack(passes, 1) for s, passes in crossed.items()},
-        partners=partners,
-        group=group,
+        partners=np.array(roles["partners"].to_list(), dtype=int),
+        group=np.array(roles["group"].to_list()),
         documents=windows.documents,
         token_ids=windows.tokens.numpy(),
         chars=windows.chars.numpy(),
-        parameters=shelf.parameters,
+        parameters=parameters,
     )
-
-
-def _stacked(part: pl.DataFrame, n: int) -> np.ndarray:  # [n, m] nats
-    "The log-probabilities of one kind of pass, a row per window; NaN where a window was not scored."
-    out = np.full((n, part["logprobs"].list.len().max()), np.nan)
-    for window, logprobs in part.select("window", "logprobs").iter_rows():
-        out[window, : len(logprobs)] = logprobs
-    return out

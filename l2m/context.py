@@ -7,7 +7,6 @@ __all__ = ['doublings', 'stride', 'tokens_to_read', 'ContextScores', 'measure_co
            'UsefulContext', 'useful_context', 'in_words', 'context_page']
 
 # %% ../nbs/14_context.ipynb #6c22b372
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
@@ -23,6 +22,7 @@ from .errors import clustered, resamples, small_sample_stretch
 from .interface import Scorer
 from .passes import Identity
 from .places import Url
+from .report import html_page
 from .state import HistoryState
 from .stores import Store, read_shards
 from .windows import Windows
@@ -300,16 +300,6 @@ def in_words(
     return [*said, f"The last doubling, to {longest:,} tokens, gained {gain}."]
 
 # %% ../nbs/14_context.ipynb #767ae95f
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }} td, th {{ padding: .2rem .8rem; text-align: right; }}
-th {{ border-bottom: 1px solid #555; }} tr:nth-child(even) td {{ background: #f4f4f4; }} svg {{ max-width: 100%; height: auto; }}
-div {{ overflow-x: auto; }} small {{ color: #555; }}
-</style></head><body><h1>{title}</h1>{words}<div>{figure}</div><div><table>{rows}</table></div><p><small>{notes}</small></p>
-</body></html>
-"""
 _HEADS = {
     "context": ("context (tokens)", "{:,}"),
     "nll": ("loss (nats a token)", "{:.3f}"),
@@ -332,11 +322,5 @@ def context_page(
     "One page with the answer, the figure and the table."
     cell = lambda name, value: "–" if value is None else _HEADS[name][1].format(value)
     shown = table.select(*_HEADS).with_columns(state_bytes=pl.col("state_bytes") / 1e6)
-    rows = "".join(f"<th>{head}</th>" for head, _ in _HEADS.values())
-    for row in shown.iter_rows(named=True):
-        rows += "<tr>" + "".join(f"<td>{cell(name, value)}</td>" for name, value in row.items()) + "</tr>"
-    said = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in words)
-    picture = figure[figure.index("<svg") :]  # without the address of a definition that nobody reads
-    return _PAGE.format(
-        title=html.escape(title), words=said, figure=picture, rows=f"<tr>{rows}", notes=html.escape(notes)
-    )
+    rows = [[cell(name, value) for name, value in row.items()] for row in shown.iter_rows(named=True)]
+    return html_page(title, words, [figure], [[[head for head, _ in _HEADS.values()], *rows]], [notes])

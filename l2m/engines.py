@@ -190,7 +190,7 @@ def _places(ray: Any, engine: "RayEngine") -> tuple[float, float, int]:  # cores
 def _ray() -> Any:
     "The module, if it is there."
     if find_spec("ray") is None:
-        raise ModuleNotFoundError("a cluster needs Ray: pip install 'l2m[cluster]'")
+        raise ModuleNotFoundError("a cluster needs Ray: pip install 'l2m-scaling[cluster]'")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before it is loaded: nothing is reported to anyone
     logging.getLogger("ray.widgets").setLevel(logging.WARNING)  # else it recommends packages for notebooks
     import ray

@@ -294,6 +294,15 @@ def _scored(scores: BipartiteScores, split: int, length: int) -> np.ndarray:  # 
     return ~np.isnan(last).any(0)
 
 
+def _counted(scores: BipartiteScores, one_way: bool) -> np.ndarray:  # [n] tokens
+    "The longest block at which each window counts, together with the one that it is paired with."
+    reach, (x, _, y) = np.zeros(len(scores.joint), int), _pairs(scores, one_way)
+    for _, length, split in scores.blocks.sort("length").iter_rows():
+        scored = _scored(scores, split, length)
+        reach[y[scored[x] & scored[y]]] = length
+    return reach
+
+
 def _block(
     scores: BipartiteScores, split: int, length: int, needs: Needs, pairing: _Pairing, one_way: bool
 ) -> tuple[np.ndarray, Block]:  # [rows] window that is counted; what the estimator sees
@@ -328,7 +337,8 @@ def bipartite_terms(
     one_way: bool = False,  # only pairs with X from the first document of each group, as "paper" always does
 ) -> tuple[np.ndarray, np.ndarray]:  # [windows] that are counted; [windows] nats
     "The terms whose average is an estimate (Sec. 3 of Chen et al. 2025): one for each window that gives the joint term."
-    if not len(scores.blocks.filter(pl.col("split") == split)) or not split < length <= _longest(scores, split):
+    cut = scores.blocks.filter(pl.col("split") == split)["length"]
+    if not len(cut) or not split < length <= cut.max():
         raise ValueError(
             f"no block of {length} tokens was scored with a split at {split}: see the `blocks` of the scores"
         )
@@ -341,11 +351,6 @@ def bipartite_terms(
         )
     windows, where, times = np.unique(rows, return_inverse=True, return_counts=True)
     return windows, np.bincount(where, terms) / times
-
-
-def _longest(scores: BipartiteScores, split: int) -> int:
-    "The longest block that was cut here."
-    return scores.blocks.filter(pl.col("split") == split)["length"].max()
 
 # %% ../nbs/04_estimators.ipynb #04-estimators-025
 _COLUMNS = dict(
@@ -374,7 +379,8 @@ def bipartite_mi(
     if estimators is None:
         estimators = [e for e in (Direct(), VClub()) if all(n <= there for n, there in zip(e.needs, scores.passes))]
     check_estimators(estimators, scores.passes, pairing, one_way=one_way)
-    weights, rows = resamples(scores.group, (~np.isnan(scores.joint)).sum(1), draws, seed), []
+    reach, rows = _counted(scores, one_way or pairing == "paper"), []
+    weights = resamples(scores.group, reach, draws, seed)
     for ratio, length, split in scores.blocks.iter_rows():
         for estimator in estimators:
             windows, terms = bipartite_terms(scores, split, length, estimator, pairing, one_way=one_way)

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['repository', 'experiment_names', 'experiment_notebook', 'profiles', 'profile_parameters', 'provenance', 'save_table',
-           'results_folder', 'Experiment', 'PublishedRun', 'published_names', 'published_run', 'first_published']
+           'results_folder', 'Experiment', 'command_of', 'PublishedRun', 'published_names', 'published_run',
+           'first_published']
 
 # %% ../nbs/11_experiments.ipynb #11d99a8b
 import io
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -55,7 +57,7 @@ def _shipped(folder: str) -> Path:
     place = root / folder if root else Path(l2m.__file__).resolve().parent / _SHIPPED[folder]
     if not place.is_dir():
         raise FileNotFoundError(
-            f"'{place}' is missing: install l2m again, or clone the repository and run l2m inside it"
+            f"'{place}' is missing: install l2m-scaling again, or clone the repository and run l2m inside it"
         )
     return place
 
@@ -99,7 +101,7 @@ def profile_parameters(profile: str, experiment: str) -> dict[str, Any]:
     return mapping[experiment] or {}
 
 # %% ../nbs/11_experiments.ipynb #m15
-_PACKAGES = ("l2m", "torch", "transformers", "polars", "numpy")
+_PACKAGES = ("torch", "transformers", "polars", "numpy")
 
 
 def _git(root: Path, *command: str) -> str | None:
@@ -138,7 +140,7 @@ def provenance(**facts) -> dict[str, Any]:
     "Facts about a result together with versions, commit, machine and time."
     return dict(
         facts,
-        versions={p: _version(p) for p in _PACKAGES} | {"python": platform.python_version()},
+        versions={p: _version(p) for p in _PACKAGES} | {"l2m": l2m.__version__, "python": platform.python_version()},
         commit=_commit(),
         machine=f"{platform.machine()}, {os.cpu_count()} cores",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -198,7 +200,7 @@ class Experiment:
         given = {key: variables[key] for key in notebook_parameters(notebook) if key in variables}
         values = checked_parameters(notebook, given, PAPERMILL)
         values |= {name: str(writable(os.path.expanduser(values[name]))) for name in _SHARED if values.get(name)}
-        self.name, self._began, self._facts = name, time.time(), {}
+        self.name, self._began, self._facts, self._compared = name, time.time(), {}, False
         self.folder = results_folder(values["output"] or Path("runs") / name / "notebook")  # of the results
         values |= {"output": str(self.folder)} if values["output"] else {}
         self.store = place(values.get("store") or self.folder / "store")  # folder of what an earlier start has finished
@@ -229,17 +231,30 @@ class Experiment:
     def save(self, **tables: pl.DataFrame):
         "Write each table to <folder>/<name>.parquet with its provenance, and say where."
         history = self.provenance()
+        if self._compared:
+            print("-- this run --")
         for name, table in tables.items():
             save_table(table, self.folder / f"{name}.parquet", history)
         print(f"tables: {self.folder}/{', '.join(f'{name}.parquet' for name in tables)}")
 
     def published(self, *runs: str) -> "PublishedRun":
-        "The first of these runs of this experiment that is in results/."
-        return first_published(*(f"{self.name}/{run}" for run in runs))
+        "The first of these runs of this experiment that is in results/; what is printed of it stands under its name."
+        found, self._compared = first_published(*(f"{self.name}/{run}" for run in runs)), True
+        print(f"-- published, not of this run: {found.name} ({found.made_on}) --")
+        return found
 
     def published_runs(self) -> list[str]:
         "The runs of this experiment in results/."
         return [run.partition("/")[2] for run in published_names() if run.startswith(f"{self.name}/")]
+
+# %% ../nbs/11_experiments.ipynb #ae4dd6e3
+@checked
+def command_of(run: Experiment) -> str:
+    "The command that does the same work; what it does not say is the profile `demo`'s, or the notebook's default."
+    usual = checked_parameters(experiment_notebook(run.name), profile_parameters("demo", run.name))
+    words = lambda value: ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    said = [(key, words(value)) for key, value in run.parameters.items() if value != usual[key]]
+    return " ".join(["l2m run", run.name, *(f"--{key.replace('_', '-')} {shlex.quote(value)}" for key, value in said)])
 
 # %% ../nbs/11_experiments.ipynb #b3ae533b
 @dataclass(frozen=True, eq=False)

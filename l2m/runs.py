@@ -32,7 +32,7 @@ from l2m.experiments import (
     results_folder,
     save_table,
 )
-from .parameters import checked_parameters, notebook_parameters, parameter_comments, read_options
+from .parameters import checked_parameters, kind_in_words, notebook_parameters, parameter_comments, read_options
 from .places import write_atomically
 from .published import DIRECT, NATS_PER_SCALAR
 from .stores import fingerprint
@@ -70,7 +70,7 @@ def execute(
     try:
         import papermill
     except ImportError:
-        raise ModuleNotFoundError("experiments need papermill: pip install 'l2m[book]'") from None
+        raise ModuleNotFoundError("experiments need papermill: pip install 'l2m-scaling[book]'") from None
     parameters = parameters | {"output": str(folder)}
     _must_be_text(parameters)
     _must_hold_no_secret(parameters)
@@ -178,7 +178,7 @@ def _parameter_help(experiment: str) -> str:
     for name, (annotation, default) in notebook_parameters(notebook).items():
         if name == "output":  # an option of the command itself
             continue
-        lines += [f"  --{name.replace('_', '-')}  {annotation}, by default {default!r}"]
+        lines += [f"  --{name.replace('_', '-')}  {kind_in_words(annotation)}, by default {default!r}"]
         lines += [f"      {comments[name]}"] if name in comments else []
     return "\n".join(lines)
 

@@ -7,11 +7,11 @@ __all__ = ['two_point_mi', 'fit_floor', 'TwoPointLaw', 'fit_two_point', 'compare
 
 # %% ../nbs/05_two_point.ipynb #a57fb937
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -49,11 +49,54 @@ def _check_memory(plan: PairPlan):
             f"{memory / 2**30:,.1f}: choose groups <= {memory // (16 * vocabulary):,}"
         )
 
+# %% ../nbs/05_two_point.ipynb #75eef584
+class _Source(NamedTuple):
+    "Where tokens come from."
+
+    name: str
+    origin: dict[str, str]  # what the counts depend on
+    vocabulary: int
+    tokens: Callable[[], Iterator[np.ndarray]]  # of one document after the other
+
+
+def _own(ids, number: int, vocabulary: int) -> np.ndarray:
+    "A document of somebody's own tokens."
+    try:
+        found = np.asarray(ids)
+    except (TypeError, ValueError, RuntimeError):
+        found = None
+    if found is None or found.ndim != 1 or found.dtype.kind not in "iu" or not len(found):
+        raise ValueError(
+            f"document {number} holds no list of whole numbers: give the tokens of each, such as [[0, 1, 1], [2, 0]]"
+        )
+    if found.min() < 0 or found.max() >= vocabulary:
+        raise ValueError(
+            f"document {number} has tokens from {found.min()} to {found.max()}, and tokenizer says that there are {vocabulary}: "
+            f"number them from 0, and give tokenizer={found.max() + 1} or more"
+        )
+    return found.astype(np.int64)
+
+
+def _source(corpus: Corpus | Sequence, tokenizer: PreTrainedTokenizerBase | int, cache: str | Path | None) -> _Source:
+    "A corpus, read by its tokenizer, or tokens of one's own."
+    cut = isinstance(tokenizer, PreTrainedTokenizerBase)
+    vocabulary = len(tokenizer) if cut else int(tokenizer)
+    if isinstance(corpus, Corpus):
+        if not cut:
+            raise ValueError(
+                f"tokenizer is {tokenizer}, and corpus '{corpus.name}' is text: give the tokenizer that cuts it"
+            )
+        origin = dict(corpus=corpus.fingerprint, tokenizer=tokenizer_fingerprint(tokenizer))
+        return _Source(corpus.name, origin, vocabulary, lambda: cached_tokens(corpus, tokenizer, cache))
+    documents = [_own(ids, number, vocabulary) for number, ids in enumerate(corpus)]
+    origin = dict(corpus=fingerprint(*(ids.tobytes() for ids in documents)), tokenizer=str(vocabulary))
+    return _Source("your own", origin, vocabulary, lambda: iter(documents))
+
 # %% ../nbs/05_two_point.ipynb #bfac174a
 @checked
 def two_point_mi(
-    corpus: Corpus,
-    tokenizer: PreTrainedTokenizerBase,
+    corpus: Corpus | Sequence,  # or tokens of your own: whole numbers from 0, a list of them a document
+    tokenizer: PreTrainedTokenizerBase | Count,  # or how many different tokens of your own there may be
     distances: Sequence[int],  # d, tokens
     *,
     groups: int = 32,  # groups of documents that are left out in turn
@@ -68,18 +111,19 @@ def two_point_mi(
     pl.DataFrame
 ):  # distance, mi, stderr, floor, floor_stderr, n (pairs), groups, documents, replicates, floor_replicates (nats)
     "Two-point mutual information and its measured floor at every distance (App. B.4 of Chen et al. 2025)."
-    plan = PairPlan(tuple(check_distances(distances)), len(tokenizer), groups, seed, memory)
+    distances = tuple(check_distances(distances))
+    source = _source(corpus, tokenizer, cache)
+    plan = PairPlan(distances, source.vocabulary, groups, seed, memory)
     _check_memory(plan)
     engine = _engine_for(engine, workers, cache)
-    origin = dict(kind="two-point", corpus=corpus.fingerprint, tokenizer=tokenizer_fingerprint(tokenizer))
-    origin |= dict(reach=plan.reach, groups=groups, seed=seed, memory=memory)
+    origin = dict(kind="two-point") | source.origin | dict(reach=plan.reach, groups=groups, seed=seed, memory=memory)
     origin |= versions("tokenizers", "transformers", "numpy", "scipy")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) if cache is None else place(named_folder(cache))
         store = Store(folder / f"pairs-{fingerprint(*map(str, origin.values()))}", origin)
         read_shards(store, [_key(*table) for table in plan.tables])  # damage is named before others are counted
         if any(_key(*table) not in store for table in plan.tables):
-            _fill(store, plan, corpus, cached_tokens(corpus, tokenizer, cache), engine, progress)
+            _fill(store, plan, source.name, source.tokens(), engine, progress)
         shards = {d: [store.read(_key(d, kind)) for kind in KINDS] for d in plan.distances}
     return _estimates(shards, draws, seed)
 
@@ -95,11 +139,11 @@ def _engine_for(engine: str | Engine, workers: int | None, cache: str | Path | N
     return known_engine(engine, workers)
 
 
-def _fill(store: Store, plan: PairPlan, corpus: Corpus, tokens: Iterator[np.ndarray], engine: Engine, show: bool):
+def _fill(store: Store, plan: PairPlan, name: str, tokens: Iterator[np.ndarray], engine: Engine, show: bool):
     "Count what the store lacks."
     missing = lambda: [table for table in plan.tables if _key(*table) not in store]
     tally = []
-    documents = _checked_documents(grouped(tokens, plan, tally), tally, plan.reach, corpus.name)
+    documents = _checked_documents(grouped(tokens, plan, tally), tally, plan.reach, name)
     try:
         wanted = missing()
         counted = count_tables(documents, wanted, plan, store.folder, engine)

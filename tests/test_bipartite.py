@@ -11,6 +11,7 @@ import sys
 import time
 from itertools import product
 from pathlib import Path
+from threading import Event, active_count
 
 import numpy as np
 import polars as pl
@@ -30,6 +31,7 @@ from l2m.bipartite import (
 from l2m.code_length import code_length
 from l2m.estimators import BlockEntropies, Direct, NgramCorrected, VClub, bipartite_mi, bipartite_terms
 from l2m.interface import Needs
+from l2m.passes import Progress
 from l2m.scoring import LanguageModel
 from l2m.stores import Damaged, Store, Unfinished
 from l2m.windows import Windows
@@ -432,6 +434,63 @@ def test_draws_of_unequal_counts_have_the_standard_errors_and_move_together():
         np.cov(short[:100], long)[0, 1] / 400 / np.prod(rows["stderr"].to_list())
     )  # only the windows that both lengths share
     assert np.corrcoef(draws)[0, 1] == pytest.approx(expected, abs=0.06)
+
+
+@pytest.mark.parametrize("count", [5, 6, 7])
+def test_no_draw_is_without_the_longest_block(count):
+    "A window whose partner was not read so far counts for nothing there, and its group is no substitute for one that does"
+    windows = urn_windows(60, 16, 4)
+    scores = measure_bipartite(PolyaUrn(), windows, lengths={4: 60, 16: count}, batch_size=60)
+    table = bipartite_mi(scores, draws=4000)
+    assert np.isfinite(np.stack(table["replicates"].to_numpy())).all()
+    longest = table.filter(length=16)
+    assert longest["groups"].to_list() == [count // 2] * 2 and longest["n"].to_list() == [count // 2 * 2] * 2
+    shrunk = np.sqrt((count // 2 - 1) / (count // 2))  # draws of few groups are too narrow by this
+    for row in longest.iter_rows(named=True):
+        assert np.std(row["replicates"]) == pytest.approx(shrunk * row["stderr"], rel=0.05)
+
+
+def test_shorter_windows_are_read_in_larger_batches(tmp_path):
+    "As many more as their longest block is shorter; with one count for all lengths a batch is what it says"
+    windows, size = urn_windows(80, 64, 4), lambda key: len(set(Store.open(tmp_path / key[0]).read(key[1])["window"]))
+    measure_bipartite(PolyaUrn(), windows, lengths={8: 80, 32: 20, 64: 6}, batch_size=2, store=tmp_path / "some")
+    keys = [key for key in Store.open(tmp_path / "some").keys() if key != "windows"]
+    assert [size(("some", key)) for key in keys] == [2, 2, 2, 4, 4, 4, 2, 16, 16, 16, 12]
+    measure_bipartite(PolyaUrn(), windows, lengths=[8, 64], batch_size=2, store=tmp_path / "all")
+    assert {size(("all", key)) for key in Store.open(tmp_path / "all").keys() if key != "windows"} == {2}
+
+
+def test_progress_says_what_is_there_and_goes_on_where_it_was(tmp_path, monkeypatch):
+    "After every shard: what was scored so far, equal to the end where it is there, and NaN where it is not"
+    monkeypatch.setattr("l2m.passes.EVERY", 0.0)
+    options = dict(lengths={4: 12, 16: 6}, batch_size=2, store=tmp_path)
+    parts, windows = [], urn_windows(12, 16, 4)
+    scores = measure_bipartite(PolyaUrn(), windows, **options, watch=lambda part: parts.append(part) or "so far")
+    assert [int((~np.isnan(part.joint[:, 0])).sum()) for part in parts] == [2, 4, 6, 12]
+    for part in parts:
+        for name in ("joint", "alone", "crossed"):
+            for some, all_ in zip(
+                *([x] if name == "joint" else x.values() for x in (getattr(part, name), getattr(scores, name)))
+            ):
+                assert some.shape == all_.shape and (np.isnan(some) | (some == all_)).all()
+    assert parts[-1].tokens_scored == scores.tokens_scored and (parts[-1].partners == scores.partners).all()
+    for key in ("scores-000002", "scores-000006"):
+        next(tmp_path.glob(f"{key}*")).unlink()
+    again = []
+    measure_bipartite(PolyaUrn(), windows, **options, watch=lambda part: again.append(part) or "")
+    assert [part.tokens_scored for part in again] == [scores.tokens_scored - 6 * 8, scores.tokens_scored]
+
+
+def test_progress_moves_while_nothing_is_finished(monkeypatch):
+    monkeypatch.setattr("l2m.passes.EVERY", 0.01)
+    shown = Event()
+    monkeypatch.setattr("l2m.passes.tqdm.refresh", lambda bar, **_: shown.set())
+    with Progress(None, {}).bar(10, 0) as bar:
+        assert shown.wait(10) and bar.n == 0
+    before = active_count()
+    with pytest.raises(KeyError), Progress(None, {}).bar(10, 0):
+        raise KeyError("the work failed")
+    assert active_count() <= before
 
 
 def test_counts_are_part_of_the_store(tmp_path):

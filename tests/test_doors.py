@@ -85,8 +85,8 @@ DOORS = {
     ],
     "scaling": [
         (
-            lambda: fit_power_law(PANDAS),
-            "table is a pandas.DataFrame of shape (2, 2), expected a polars.DataFrame: convert it with polars.from_pandas",
+            lambda: fit_power_law(np.eye(2)),
+            "table is a numpy.ndarray of shape (2, 2), expected a Table, and it has no columns, to_dict",
         ),
         (lambda: fit_power_law(pl.from_pandas(PANDAS), level="95 %"), "level is '95 %', expected a finite number"),
         (

@@ -27,7 +27,7 @@ from l2m.scoring import SequenceScorer
 from l2m.stores import Unfinished
 from l2m.windows import Windows
 
-ray = pytest.importorskip("ray", reason="a cluster needs pip install 'l2m[cluster]'")
+ray = pytest.importorskip("ray", reason="a cluster needs pip install 'l2m-scaling[cluster]'")
 from ray.cluster_utils import Cluster
 
 SHARDS = 8
@@ -155,7 +155,7 @@ def test_local_has_no_workers():
 
 def test_without_ray_one_line_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(l2m.engines, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'l2m\[cluster\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'l2m-scaling\[cluster\]'"):
         known_engine("ray")
 
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from configparser import ConfigParser
 from pathlib import Path
 
 import nbformat
@@ -377,9 +378,41 @@ def installed(tmp_path_factory):
     return folder / "target"
 
 
+STRANGER = re.compile(
+    r"""\bpip3? install\b[^\n`]*?[ '"\\]l2m(?![\w-])|\binstall l2m(?![\w-])|\bl2m\\?\[|\b(?:version|distribution)\(["']l2m["']"""
+)
+
+
+def test_nothing_installs_or_asks_a_stranger():
+    "The distribution is l2m-scaling; the `l2m` of the package index is another project, in pip lines and in metadata"
+    assert (
+        STRANGER.search("pip install 'l2m[book]'")
+        and STRANGER.search('pip install -U l2m"')
+        and STRANGER.search("version('l2m')")
+    )
+    assert not any(
+        map(
+            STRANGER.search,
+            ("pip install 'l2m-scaling[book]'", "pip install git+https://github.com/l2m-project/l2m", "install l2m_x"),
+        )
+    )
+    listed = run("git", "ls-files", cwd=ROOT).split()
+    files = [
+        ROOT / file
+        for file in listed
+        if Path(file).suffix in (".py", ".ipynb", ".md", ".yml", ".toml", ".ini", ".txt", "")
+    ]
+    told = [f"{name(f)}: {m[0]}" for f in files if f != Path(__file__) for m in [STRANGER.search(f.read_text())] if m]
+    assert told == []
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    settings = ConfigParser()
+    settings.read(ROOT / "settings.ini")
+    assert project["name"] == settings["DEFAULT"]["lib_name"] == "l2m-scaling"
+
+
 @pytest.mark.slow
 def test_experiments_and_profiles_travel_with_the_package(installed, tmp_path):
-    "After `pip install 'l2m[book]'` from a wheel, in an empty folder"
+    "After `pip install 'l2m-scaling[book]'` from a wheel, in an empty folder"
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     command = lambda *words: run(sys.executable, installed / "bin" / "l2m", *words, cwd=tmp_path, env=environment)
     listed = command("list")

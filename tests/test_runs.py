@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from l2m import experiments, parameters, runs
 from l2m.compare import compare_tables
 from l2m.experiments import (
     Experiment,
+    command_of,
     experiment_notebook,
     profile_parameters,
     provenance,
@@ -36,7 +38,7 @@ from l2m.experiments import (
     save_table,
 )
 from l2m.parameters import checked_parameters, notebook_parameters, parameter_comments, read_options
-from l2m.runs import output_folder, run_experiment
+from l2m.runs import _flags, _option_words, output_folder, run_experiment
 from l2m.stores import Damaged, Store
 
 ROOT = Path(__file__).parents[1]
@@ -66,7 +68,7 @@ def test_a_profile_of_every_day_speaks_of_every_experiment(profile):
         (["bipartite_scaling", "-p", "pears=64"], "has no parameter 'pears': choose among"),
         (
             ["bipartite_scaling", "-p", "pairs=many"],
-            "parameter 'pairs' of bipartite_scaling is 'many', expected int, by default 8: write -p 'pairs=8'",
+            "parameter 'pairs' of bipartite_scaling is 'many', expected int or list\\[int\\], by default 8: write -p 'pairs=8'",
         ),
         (
             ["bipartite_scaling", "-p", "lengths=[4, long]"],
@@ -80,7 +82,11 @@ def test_a_profile_of_every_day_speaks_of_every_experiment(profile):
         (["bipartite_scaling", "--pairs", "8", "-p", "pairs=16"], "parameter 'pairs' is given twice"),
         (["nothing", "--help"], "experiment 'nothing' is unknown: choose one of"),
         (["bipartite_scaling", "-p", "pairs"], "parameter 'pairs' has no value: write key=value"),
-        (["bipartite_scaling", "-p", "pairs=[1"], "parameter 'pairs' of bipartite_scaling is '\\[1', expected int"),
+        (["bipartite_scaling", "-p", "pairs=[1"], "list '\\[1' is not valid YAML"),
+        (
+            ["bipartite_scaling", "-p", "pairs=4,some"],
+            "parameter 'pairs' of bipartite_scaling is '4,some', expected int or",
+        ),
         (["bipartite_scaling", "-p", "lengths=[1"], "list '\\[1' is not valid YAML"),
         (
             ["bipartite_scaling", "-p", "corpus=null"],
@@ -323,6 +329,41 @@ def test_what_is_written_is_what_is_read(checkout, whole, number, text):
     given = read_options([f"lengths={whole}", f"rate={number!r}", f"model={plain}"])
     read = checked_parameters(checkout / "nbs/experiments/tiny.ipynb", given)
     assert (read["lengths"], read["rate"], read["model"]) == (whole, number, plain)
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [("64", 64), ("1e3", 1000), ("[64]", [64]), ("480,240,16", [480, 240, 16]), (64, 64), ([8, 4], [8, 4])],
+)
+def test_windows_are_one_number_or_one_for_each_length(text, value):
+    assert checked_parameters(experiment_notebook("bipartite_scaling"), {"pairs": text})["pairs"] == value
+
+
+def test_a_command_does_the_work_of_its_run_again(tmp_path):
+    "What the command leaves out is the profile's, so reading it as `l2m run` does gives the same parameters"
+    given = dict(
+        corpus="my novels",
+        lengths=[4, 16],
+        pairs=[9, 5],
+        language=None,
+        seed=3,
+        output=str(tmp_path),
+        store="elsewhere",
+    )
+    run = Experiment("bipartite_scaling", dict(given))
+    l2m_run, name, *words = shlex.split(command_of(run).replace("l2m run", "l2m-run"))
+    read = read_options(_option_words(words, _flags(name)))
+    again = checked_parameters(experiment_notebook(name), profile_parameters("demo", name) | read)
+    assert {key: again[key] for key in run.parameters} == run.parameters and "elsewhere" not in command_of(run)
+
+
+def test_published_numbers_stand_under_their_name(tmp_path, capsys):
+    run = Experiment("gaussian_families", dict(output=str(tmp_path)))
+    found = run.published("exact")
+    run.save(table=pl.DataFrame({"x": [1.0]}))
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"-- published, not of this run: gaussian_families/exact ({found.made_on}) --"
+    assert said[1] == "-- this run --" and said[2].startswith("tables:")
 
 
 def test_an_unknown_annotation_is_named(tmp_path):
@@ -853,7 +894,7 @@ def test_a_published_run_is_found_by_its_name(tmp_path, monkeypatch):
     for folder in ("nbs/experiments", "params"):
         (tmp_path / folder).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)  # a checkout without results
-    with pytest.raises(FileNotFoundError, match="results' is missing: install l2m again, or clone"):
+    with pytest.raises(FileNotFoundError, match="results' is missing: install l2m-scaling again, or clone"):
         published_run("gaussian_families/exact")
 
 

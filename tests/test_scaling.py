@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from scipy import optimize
 
-from l2m.errors import small_sample_stretch
+from l2m.errors import clustered, resamples, small_sample_stretch
 from l2m.ranking import EXPONENTS, LAWS, RANKED, Ranking, Standing, error_covariance, rank_laws, ranking_of
 from l2m.scaling import (
     NUMBERS,
@@ -120,6 +120,62 @@ def test_other_exponents_are_covered_too(beta):
     tables = [simulate(np.random.default_rng(i), 16, lambda L: A * L**beta, haze=2.0, draws=250) for i in range(150)]
     for share in np.mean([covers(fit_power_law(table), beta) for table in tables], axis=0):
         assert 0.90 - 2 * np.sqrt(0.90 * 0.10 / 150) <= share <= 0.99 + 2 * np.sqrt(0.99 * 0.01 / 150)
+
+
+UNEVEN = 64 // 2 ** np.arange(4)  # documents at each of four lengths, the longest in eight
+
+
+def in_fewer_documents_where_long(rng, noise=0.35, memory=0.8, draws=250):
+    "The first documents are read to the end, the others less far: draws among those that reach equally far"
+    lengths = LENGTHS[::2][:4]
+    gaps = np.abs(np.subtract.outer(range(4), range(4)))
+    terms = A * lengths**BETA * (1 + noise * rng.multivariate_normal(np.zeros(4), memory**gaps, size=UNEVEN[0]))
+    reach = (np.arange(UNEVEN[0])[:, None] < UNEVEN).sum(1)
+    weights = resamples(np.arange(UNEVEN[0]), reach, draws, int(rng.integers(2**31)))
+    found = [clustered(terms[:n, i], np.arange(n), weights[:, :n]) for i, n in enumerate(UNEVEN)]
+    return pl.DataFrame(
+        [
+            dict(length=int(L), mi=f[0], stderr=f[1], groups=f[2], replicates=f[3].tolist())
+            for L, f in zip(lengths, found)
+        ]
+    )
+
+
+def test_lengths_with_documents_of_their_own_are_covered_too():
+    "Each length is stretched by its own documents: wider than by the most of them, narrower than by the fewest"
+    tables = [in_fewer_documents_where_long(np.random.default_rng([3, i])) for i in range(200)]
+    fits = [fit_power_law(table) for table in tables]
+    for share in np.mean([covers(fit) for fit in fits], axis=0):
+        assert 0.90 - 2 * np.sqrt(0.90 * 0.10 / 200) <= share <= 0.99 + 2 * np.sqrt(0.99 * 0.01 / 200)
+    assert {fit.groups for fit in fits} == {8}
+    by = lambda groups: np.ptp(fit_power_law(tables[0].with_columns(groups=groups)).interval)
+    assert by(64) < np.ptp(fits[0].interval) < by(8)
+
+
+@pytest.mark.parametrize("kind", [pl.DataFrame, pl.DataFrame.to_pandas], ids=["polars", "pandas"])
+def test_estimates_and_errors_are_enough(table, kind):
+    "Independent errors: the textbook's interval of a weighted line, and a note; the other columns of pandas count too"
+    bare = fit_power_law(kind(table.select("length", "mi", "stderr")))
+    design = (
+        np.stack([np.ones(9), np.log(LENGTHS)], 1)
+        * (bare.predict(LENGTHS) / smooth_errors(LENGTHS, bare.stderr))[:, None]
+    )
+    independent = (
+        np.linalg.inv(design.T @ design)
+        @ (design.T * (bare.stderr / smooth_errors(LENGTHS, bare.stderr)) ** 2)
+        @ design
+        @ np.linalg.inv(design.T @ design)
+    )
+    assert np.std(bare.draws[:, 1]) == pytest.approx(np.sqrt(independent[1, 1]), rel=0.06)
+    assert bare.exponent == fit_power_law(table).exponent and bare.groups is None and "no replicates" in bare.notes[0]
+    told = fit_power_law(kind(table.select("length", "mi", "stderr", "groups")))
+    assert told.groups == 32 and np.ptp(told.interval) == pytest.approx(
+        small_sample_stretch(32) * np.ptp(bare.interval), rel=0.02
+    )
+    whole, same = fit_power_law(table), fit_power_law(kind(table))
+    assert same.interval == whole.interval and same.notes == whole.notes == ()
+    laws = fit_laws(kind(table.select("length", "mi", "stderr").with_columns(method=pl.lit("mine"))))
+    assert laws["exponent"].to_list() == [bare.exponent] and "no replicates" in laws["notes"][0]
 
 
 def test_smooth_weights_mend_the_coverage_of_lumpy_documents():
@@ -601,7 +657,7 @@ def test_curves_are_told_apart_by_the_columns_there_are(table):
         ),
         (lambda t: t.head(0), "are left with min_length=None"),
         (lambda t: t.drop("method"), "ratio 2: lengths must be positive and occur once each"),
-        (lambda t: t.to_pandas(), "convert it with polars.from_pandas"),
+        (lambda t: t.to_pandas().assign(stderr=0.0), "method power law, ratio 2: .* need a positive stderr"),
     ],
 )
 def test_a_bad_curve_is_named(spoil, message):
@@ -709,8 +765,11 @@ def test_wrong_numbers_are_refused_by_the_parts_of_the_fit(call, message):
     "spoil, message",
     [
         (lambda t: t.drop("mi"), "column 'mi'"),
-        (lambda t: "table", "table is 'table', expected a polars.DataFrame"),
-        (lambda t: t.to_pandas(), "expected a polars.DataFrame: convert it with polars.from_pandas"),
+        (lambda t: "table", "table is 'table', expected a Table, and it has no columns, to_dict"),
+        (lambda t: t.to_pandas().drop(columns="mi"), "column 'mi'"),
+        (lambda t: t.drop("groups"), "column 'groups'"),
+        (lambda t: t.select("length", "mi", "stderr").with_columns(stderr=pl.lit(0.0)), "stderr 0.0"),
+        (lambda t: t.select("length", "mi", "stderr").to_pandas().assign(mi=float("nan")), "length 4 has mi nan"),
         (lambda t: t.drop("length"), "column 'length'"),
         (
             lambda t: pl.concat([t.with_columns(method=pl.lit("direct")), t.with_columns(method=pl.lit("vclub"))]),

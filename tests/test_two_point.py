@@ -201,6 +201,17 @@ def test_estimates_find_the_truth_within_their_errors(corpus, letters):
     assert np.allclose([np.std(r.to_numpy()) for r in table["replicates"]], table["stderr"], rtol=0.2)
 
 
+@pytest.mark.parametrize("kind", [list, np.array, tuple], ids=lambda kind: kind.__name__)
+def test_tokens_of_ones_own_are_counted_as_those_of_a_corpus(corpus, letters, kind, tmp_path):
+    own = [kind(ids.tolist()) for ids in cached_tokens(corpus, letters, None)]
+    expected = two_point_mi(corpus, letters, [1, 4], groups=8)
+    assert two_point_mi(own, len(letters), [1, 4], groups=8).equals(expected)
+    kept = two_point_mi(own, letters, [1, 4], groups=8, cache=tmp_path)
+    assert kept.equals(expected) and two_point_mi(own, letters, [1, 4], groups=8, cache=tmp_path).equals(expected)
+    other = [own[0][::-1], *own[1:]]
+    assert not two_point_mi(other, letters, [1, 4], groups=8, cache=tmp_path).equals(expected)
+
+
 def test_estimates_are_entropies_of_the_counts(corpus, letters):
     documents = list(cached_tokens(corpus, letters, None))
     row = two_point_mi(corpus, letters, [2, 5], groups=6).row(0, named=True)
@@ -555,6 +566,19 @@ def test_a_damaged_table_of_counts_is_named_before_others_are_counted(corpus, le
         (dict(distances=[0, 1]), "distance 0 is not a whole number of tokens >= 1"),
         (dict(distances=[]), "no distances: give at least one"),
         (dict(corpus="text.txt"), "corpus is 'text.txt', expected a Corpus"),
+        (dict(tokenizer=9), "tokenizer is 9, and corpus '.*' is text: give the tokenizer"),
+        (
+            dict(corpus=[[0, 1], [2, 9]], tokenizer=9),
+            "document 1 has tokens from 2 to 9, .* 9: .*give tokenizer=10 or more",
+        ),
+        (dict(corpus=[[0, 1], [-2]], tokenizer=9), "document 1 has tokens from -2 to -2"),
+        (
+            dict(corpus=["ACGT", "AC"], tokenizer=4),
+            "document 0 holds no list of whole numbers: give the tokens of each",
+        ),
+        (dict(corpus=[0, 1, 2], tokenizer=4), "document 0 holds no list of whole numbers"),
+        (dict(corpus=[[0, 1]] * 3, tokenizer=0), "tokenizer is 0, expected .* or a whole number, at least 1"),
+        (dict(corpus=[[0, 1, 1]], tokenizer=2), "corpus 'your own' has one document"),
         (dict(tokenizer=None), "tokenizer is None, expected a transformers.PreTrainedTokenizerBase"),
     ],
 )

@@ -6,7 +6,7 @@
 __all__ = ['Denoiser', 'check_hidden', 'Enumerated', 'draw_masks', 'masked_nats', 'code_length', 'MaskedTask', 'build_diffusion',
            'MaskedModel', 'load_diffusion', 'BlockDiffusion']
 
-# %% ../nbs/18_diffusion.ipynb #afad8be9
+# %% ../nbs/18_diffusion.ipynb #a6722c7d
 import math
 from dataclasses import dataclass
 from functools import cache
@@ -266,7 +266,7 @@ class MaskedModel:
             raise FloatingPointError(f"'{self.name}' returned NaN or infinite log-probabilities: try dtype='float32'")
         return nats
 
-# %% ../nbs/18_diffusion.ipynb #f73dffbb
+# %% ../nbs/18_diffusion.ipynb #df6440e7
 _KINDS = {"AutoModelForMaskedLM": AutoModelForMaskedLM, "AutoModelForCausalLM": AutoModelForCausalLM}
 _KINDS |= {"AutoModel": AutoModel}  # for models with code of their own, the first that the configuration names
 
@@ -337,7 +337,7 @@ def _from(kind: Any, model: str | Path, **options) -> Any:
         )
         raise ValueError(f"model '{model}' cannot be loaded: {reason}") from error
 
-# %% ../nbs/18_diffusion.ipynb #1c2b47da
+# %% ../nbs/18_diffusion.ipynb #9b276e87
 @checked
 @dataclass(frozen=True)
 class BlockDiffusion:
@@ -350,4 +350,4 @@ class BlockDiffusion:
 
     def state_size(self, length: Count) -> float:
         "Scalars kept of the finished blocks among the first length - 1 tokens."
-        return history_state(self.model, 1).at(1 + (length - 1) // self.block * self.block).scalars
+        return float(history_state(self.model, 1).at(1 + (length - 1) // self.block * self.block).scalars)

@@ -6,7 +6,7 @@
 __all__ = ['Denoiser', 'check_hidden', 'Enumerated', 'draw_masks', 'masked_nats', 'code_length', 'MaskedTask', 'build_diffusion',
            'MaskedModel', 'load_diffusion', 'BlockDiffusion']
 
-# %% ../nbs/18_diffusion.ipynb #a6722c7d
+# %% ../nbs/18_diffusion.ipynb #ebdc140c
 import math
 from dataclasses import dataclass
 from functools import cache
@@ -74,7 +74,7 @@ def check_hidden(denoiser: Denoiser, tokens: Tensor, hidden: Tensor):
             f"{tokens.shape[1]} tokens exceed the {denoiser.context_limit}-token context of '{denoiser.name}': choose shorter windows"
         )
 
-# %% ../nbs/18_diffusion.ipynb #4df4ce82
+# %% ../nbs/18_diffusion.ipynb #58967070
 _MOST_TEXTS = 2**14  # that are listed
 
 
@@ -98,24 +98,25 @@ class Enumerated:
     def hidden_logprobs(self, tokens: Tensor, hidden: Tensor) -> Tensor:  # both [n, length]; nats [n, length]
         "The method of the protocol; -inf where what is shown is impossible."
         check_hidden(self, tokens, hidden)
-        texts, logprobs = _listed(self.process, tokens.shape[1])
-        same = texts == tokens[:, None]  # [n, texts, length]
-        weights = torch.where((same | hidden[:, None]).all(2), logprobs, -math.inf)
-        told = torch.where(same, weights[..., None], -math.inf).logsumexp(1)
-        nats = (told - weights.logsumexp(1, keepdim=True)).nan_to_num(nan=-math.inf)
-        return torch.where(hidden, nats, 0.0)
+        (texts, p), width = _listed(self.process, tokens.shape[1]), self.vocabulary
+        own = F.one_hot(tokens, width).double()  # [n, length, vocabulary]
+        shown = (own * ~hidden[..., None]).flatten(1)
+        agree = shown @ texts.T > (~hidden).sum(1, keepdim=True) - 0.5  # [n, texts]
+        weights = agree * p
+        told = ((weights @ texts).view(own.shape) * own).sum(2) / weights.sum(1, keepdim=True)
+        return torch.where(hidden, told.nan_to_num(0.0).log(), 0.0)
 
 
 @cache
-def _listed(process: DiscreteProcess, length: int) -> tuple[Tensor, Tensor]:  # [texts, length], [texts] nats
-    "All texts of a length, and their log-probabilities."
+def _listed(process: DiscreteProcess, length: int) -> tuple[Tensor, Tensor]:  # [texts, length * vocabulary], [texts]
+    "All texts of a length, a one for every token that stands where it stands, and their probabilities."
     if process.vocabulary**length > _MOST_TEXTS:
         raise ValueError(
             f"{length} tokens of '{process.name}' make {process.vocabulary}^{length} texts, more than {_MOST_TEXTS:,}: "
             "choose shorter ones"
         )
     texts = torch.cartesian_prod(*[torch.arange(process.vocabulary)] * length).view(-1, length)
-    return texts, process.token_logprobs(texts).sum(1)
+    return F.one_hot(texts, process.vocabulary).double().flatten(1), process.token_logprobs(texts).sum(1).exp()
 
 # %% ../nbs/18_diffusion.ipynb #155f0291
 @checked
@@ -266,7 +267,7 @@ class MaskedModel:
             raise FloatingPointError(f"'{self.name}' returned NaN or infinite log-probabilities: try dtype='float32'")
         return nats
 
-# %% ../nbs/18_diffusion.ipynb #df6440e7
+# %% ../nbs/18_diffusion.ipynb #690a4996
 _KINDS = {"AutoModelForMaskedLM": AutoModelForMaskedLM, "AutoModelForCausalLM": AutoModelForCausalLM}
 _KINDS |= {"AutoModel": AutoModel}  # for models with code of their own, the first that the configuration names
 

@@ -28,7 +28,7 @@ from .plans import generator_of
 from .stores import Store, versions
 from .windows import Windows
 
-# %% ../nbs/18_coupled.ipynb #0467d9bf
+# %% ../nbs/18_coupled.ipynb #aaca0aec
 class _Reading(NamedTuple):
     "One way to read a block."
 
@@ -80,7 +80,7 @@ def _score_block(
         frames.append(pl.DataFrame(columns | dict(nats=nats.cpu().view(-1, draws).tolist()), schema=_SHARD))
     return pl.concat(frames)
 
-# %% ../nbs/18_coupled.ipynb #56b6fca3
+# %% ../nbs/18_coupled.ipynb #e971b02a
 @checked
 @dataclass(frozen=True, eq=False)
 class CoupledScores:
@@ -98,9 +98,11 @@ class CoupledScores:
 
     def block(self, split: int, length: int) -> Block:
         "What an estimator sees: of every window one number a reading, the mean over draws."
-        kinds = ("back-alone", "joint", "alone", "crossed")
-        opening, joint, alone, crossed = (self.nats[split, length, kind].mean(-1)[..., None] for kind in kinds)
-        return Block(split, length, opening, joint, alone, crossed, self.token_ids[:, :length])
+        mean = lambda kind: self.nats[split, length, kind].mean(-1)[..., None]
+        crossed = mean("crossed") if self.parameters["shuffles"] else np.empty((len(self.group), 0, 1))
+        return Block(
+            split, length, mean("back-alone"), mean("joint"), mean("alone"), crossed, self.token_ids[:, :length]
+        )
 
     def differences(self, split: int, length: int, method: str) -> tuple[np.ndarray, np.ndarray]:
         "[n, draws] nats, both terms of a method draw by draw: direct, vclub or back."
@@ -108,7 +110,7 @@ class CoupledScores:
         first, second = (self.nats[split, length, kind] for kind in others[method])
         return first, second.mean(1) if second.ndim == 3 else second
 
-# %% ../nbs/18_coupled.ipynb #2aae47a5
+# %% ../nbs/18_coupled.ipynb #8faeb94c
 @checked
 def measure_coupled(
     denoiser: Denoiser,
@@ -218,7 +220,7 @@ def variance_ratio(
             rows.append(dict(length=length, split=split, method=method, coupled=one, apart=two, ratio=one / two))
     return pl.DataFrame(rows)
 
-# %% ../nbs/18_coupled.ipynb #777c3ca6
+# %% ../nbs/18_coupled.ipynb #e5f0199b
 @checked
 def by_order(
     denoiser: Denoiser,

@@ -6,7 +6,7 @@
 __all__ = ['Denoiser', 'check_hidden', 'Enumerated', 'draw_masks', 'masked_nats', 'code_length', 'MaskedTask', 'build_diffusion',
            'MaskedModel', 'load_diffusion', 'BlockDiffusion']
 
-# %% ../nbs/18_diffusion.ipynb #ebdc140c
+# %% ../nbs/18_diffusion.ipynb #c9105480
 import math
 from dataclasses import dataclass
 from functools import cache
@@ -267,7 +267,7 @@ class MaskedModel:
             raise FloatingPointError(f"'{self.name}' returned NaN or infinite log-probabilities: try dtype='float32'")
         return nats
 
-# %% ../nbs/18_diffusion.ipynb #690a4996
+# %% ../nbs/18_diffusion.ipynb #94e4c68e
 _KINDS = {"AutoModelForMaskedLM": AutoModelForMaskedLM, "AutoModelForCausalLM": AutoModelForCausalLM}
 _KINDS |= {"AutoModel": AutoModel}  # for models with code of their own, the first that the configuration names
 
@@ -300,7 +300,7 @@ def _looks_ahead(reader: MaskedModel) -> bool:
 def load_diffusion(
     model: str | Path,  # a name on the Hub, or a folder
     *,
-    mask: int | None = None,  # id of the mask token; None: the tokenizer's or the configuration's
+    mask: int | None = None,  # id of the mask token; None: the configuration's or the tokenizer's
     device: str | torch.device = "auto",  # "cpu", "cuda", "cuda:1"…
     dtype: str | torch.dtype = "auto",  # "float32", "bfloat16"…; auto: bfloat16 where it is fast
     revision: str | None = None,  # branch, tag or commit on the Hub
@@ -311,11 +311,9 @@ def load_diffusion(
     origin = dict(revision=revision, trust_remote_code=trust_remote_code)
     config = _from(AutoConfig, model, **origin)
     network = _from(_class_of(config, str(model), trust_remote_code), model, dtype=known_dtype(dtype, place), **origin)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(model), **origin)
-    except Exception:  # a folder need not have one: token ids are read all the same
-        tokenizer = None
-    known = [mask, getattr(tokenizer, "mask_token_id", None), getattr(config, "mask_token_id", None)]
+    alone = Path(model).is_dir() and not [*Path(model).glob("tokenizer*"), *Path(model).glob("vocab*")]
+    tokenizer = None if alone else _from(AutoTokenizer, model, **origin)  # token ids are read without one
+    known = [mask, getattr(config, "mask_token_id", None), getattr(tokenizer, "mask_token_id", None)]
     if not (known := [token for token in known if token is not None]):
         raise ValueError(f"model '{model}' names no mask token: say which it is, as mask=50257")
     reader = MaskedModel(network.to(place), tokenizer, str(model), known[0])

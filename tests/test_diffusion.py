@@ -32,7 +32,7 @@ from l2m.processes import MarkovChain, PolyaUrn, process_windows
 from l2m.santa_fe import SantaFe
 from l2m.scaling import fit_laws
 from l2m.state import history_state
-from l2m.tasks import DiscreteTask, token_nll
+from l2m.tasks import DiscreteTask
 from l2m.training import Plan, evaluate, train
 
 SHEET = IsingLattice(3, 4, 2.0)
@@ -56,7 +56,7 @@ def network(length=12, vocabulary=2, seed=0):
         (CHAIN, 6, 2),
         (PolyaUrn(3, 0.5), 5, 3),
         (SantaFe(0.7, 3, "fact", 2), 4, 2),
-        (SantaFe(0.7, 2, "query", 2), 6, 2),
+        (SantaFe(math.inf, 2, "fact", 3), 4, 1),
     ],
     ids=str,
 )
@@ -74,13 +74,13 @@ def test_the_mean_over_all_masks_of_an_optimal_denoiser_is_exact(process, length
 @pytest.mark.parametrize(("length", "split"), [(12, 6), (12, 3), (12, 9)])
 def test_exact_information_from_both_sides_at_any_split(length, split):
     ratio = {6: 2, 3: 4}.get(split)
-    windows = drawn(SHEET, 12, 200, split)
+    windows = drawn(SHEET, 12, 100, split)
     if ratio is None:  # a split that no ratio gives: the terms by hand
-        x, y, masks = range(split), range(split, length), draw_masks(200 * 8, length - split, torch.Generator())
+        x, y, masks = range(split), range(split, length), draw_masks(100 * 8, length - split, torch.Generator())
         rows = windows.tokens.repeat_interleave(8, 0)
         terms = [masked_nats(Enumerated(SHEET), rows, y, given, masks) for given in (x, range(0))]
-        values = (terms[0] - terms[1]).view(200, 8).mean(1)
-        assert abs(values.mean() - SHEET.bipartite_mi(split, 12)) < 4 * values.std() / 200**0.5
+        values = (terms[0] - terms[1]).view(100, 8).mean(1)
+        assert abs(values.mean() - SHEET.bipartite_mi(split, 12)) < 4 * values.std() / 10
         return
     table = coupled_mi(measure_coupled(Enumerated(SHEET), windows, lengths=[12], ratios=[ratio], draws=8))
     limits = SHEET.limits(SHEET, split, 12)
@@ -90,15 +90,15 @@ def test_exact_information_from_both_sides_at_any_split(length, split):
 
 
 def test_the_same_mask_scatters_less_and_the_saving_is_that_of_masks_apart():
-    exact, texts, n = Enumerated(SHEET), drawn(SHEET, 12, 12).tokens, 300
-    ratio = variance_ratio(measure_coupled(exact, drawn(SHEET, 12, 40), lengths=[12], draws=24)).filter(method="direct")
+    exact, texts, n = Enumerated(SHEET), drawn(SHEET, 12, 8).tokens, 100
+    ratio = variance_ratio(measure_coupled(exact, drawn(SHEET, 12, 24), lengths=[12], draws=24)).filter(method="direct")
     assert ratio["ratio"][0] < 0.5
     rows, generator = texts.repeat_interleave(n, 0), torch.Generator().manual_seed(0)
     one, two = (draw_masks(len(rows), 6, generator) for _ in range(2))
-    after = masked_nats(exact, rows, range(6, 12), range(6), one).view(12, n)
-    same, apart = (masked_nats(exact, rows, range(6, 12), range(0), m).view(12, n) for m in (one, two))
+    after = masked_nats(exact, rows, range(6, 12), range(6), one).view(8, n)
+    same, apart = (masked_nats(exact, rows, range(6, 12), range(0), m).view(8, n) for m in (one, two))
     found = (after - same).var(1).mean() / (after - apart).var(1).mean()
-    assert abs(found - ratio["ratio"][0]) < 0.12
+    assert abs(found - ratio["ratio"][0]) < 0.15
 
 
 def test_masks_have_every_size_as_often():
@@ -280,11 +280,6 @@ def test_bad_input_ends_in_one_line():
         with pytest.raises(ValueError) as found:
             act()
         assert message in str(found.value) and "\n" not in str(found.value), str(found.value)
-
-
-def test_a_left_to_right_loss_of_a_model_of_gaps_is_none():
-    with pytest.raises((TypeError, ValueError)):
-        token_nll(build_diffusion(length=8, vocabulary=2), drawn(CHAIN, 8, 2).tokens)
 
 
 def test_the_audit_says_that_the_condition_does_not_speak_of_them():

@@ -267,7 +267,7 @@ class MaskedModel:
             raise FloatingPointError(f"'{self.name}' returned NaN or infinite log-probabilities: try dtype='float32'")
         return nats
 
-# %% ../nbs/18_diffusion.ipynb #94e4c68e
+# %% ../nbs/18_diffusion.ipynb #63c72836
 _KINDS = {"AutoModelForMaskedLM": AutoModelForMaskedLM, "AutoModelForCausalLM": AutoModelForCausalLM}
 _KINDS |= {"AutoModel": AutoModel}  # for models with code of their own, the first that the configuration names
 
@@ -296,6 +296,21 @@ def _looks_ahead(reader: MaskedModel) -> bool:
     return bool((nats - nats[0]).abs().max() > 1e-7 * nats.abs().max())
 
 
+def _from(kind: Any, model: str | Path, **options) -> Any:
+    "What transformers finds under a name, or one clear error."
+    try:
+        with quiet():
+            return kind.from_pretrained(str(model), **options)
+    except Exception as error:  # transformers raises many kinds, with pages of text
+        own = "trust_remote_code" in str(error)
+        reason = (
+            "it comes with code of its own; read that code, then pass trust_remote_code=True"
+            if own
+            else first_line(error)
+        )
+        raise ValueError(f"model '{model}' cannot be loaded: {reason}") from error
+
+# %% ../nbs/18_diffusion.ipynb #6d2fbfca
 @checked
 def load_diffusion(
     model: str | Path,  # a name on the Hub, or a folder
@@ -320,21 +335,6 @@ def load_diffusion(
     if not _looks_ahead(reader):
         raise ValueError(f"model '{model}' reads from left to right: read it with load_scorer")
     return reader
-
-
-def _from(kind: Any, model: str | Path, **options) -> Any:
-    "What transformers finds under a name, or one clear error."
-    try:
-        with quiet():
-            return kind.from_pretrained(str(model), **options)
-    except Exception as error:  # transformers raises many kinds, with pages of text
-        own = "trust_remote_code" in str(error)
-        reason = (
-            "it comes with code of its own; read that code, then pass trust_remote_code=True"
-            if own
-            else first_line(error)
-        )
-        raise ValueError(f"model '{model}' cannot be loaded: {reason}") from error
 
 # %% ../nbs/18_diffusion.ipynb #9b276e87
 @checked

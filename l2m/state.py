@@ -6,7 +6,7 @@
 __all__ = ['Growth', 'find_growth', 'Declared', 'StatePart', 'HistoryState', 'whole_bytes', 'measure_parts', 'history_state',
            'model_name']
 
-# %% ../nbs/07_state.ipynb #019f6e28
+# %% ../nbs/07_state.ipynb #73b52534
 import copy
 import math
 import re
@@ -20,12 +20,12 @@ import polars as pl
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from . import moved
 from .arguments import Between, Count, checked, fits
 from .caches import Origins, cached_tensors, common_origins, count_scalars, without_values
-from .configurations import configuration_of, first_line, load_configuration, longest_input, quiet
+from .configurations import check_direction, configuration_of, first_line, load_configuration, longest_input, quiet
 from .growing import channels_of, grow, schedule_in, schedule_of
 from .growth import Lifetimes, Scheduled, Unlocking, exponent_of
 from .interface import DeclaredState
@@ -311,22 +311,7 @@ def _far(model):
 
     return 2 + max([30, *numbers(config.to_dict() if (config := configuration_of(model)) is not None else {})])
 
-# %% ../nbs/07_state.ipynb #c556d985
-_FILL_GAPS = ("mdlm", "llada", "Dream")  # types of published diffusion models with code of their own
-
-
-def _check_direction(config: PreTrainedConfig | None, name: str):
-    "Refuse a model without a direction: what it carries to the future is not a small number, it is no number."
-    kind = getattr(config, "model_type", None)
-    both = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES  # such a type says of itself whether it is a decoder
-    masked = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not (both and getattr(config, "is_decoder", True))
-    if kind in _FILL_GAPS or (masked and not getattr(config, "is_encoder_decoder", False)):
-        raise ValueError(
-            f"'{name}' fills gaps in any order: it has no history state, every step reads all tokens again, "
-            "and the condition does not speak of it"
-        )
-
-# %% ../nbs/07_state.ipynb #cdf31891
+# %% ../nbs/07_state.ipynb #d35b8661
 _Model = str | Path | dict | PreTrainedConfig | nn.Module | DeclaredState
 
 
@@ -345,7 +330,7 @@ def history_state(
     else:
         config = load_configuration(model, trust_remote_code)
         measure = lambda: _measured(config, trust_remote_code)
-    _check_direction(config, name)
+    check_direction(config, name)
     parts, text = _explained(name, measure), config.get_text_config(decoder=True) if config is not None else None
     vocabulary = getattr(text, "vocab_size", None)  # a configuration need not have one, nor need there be any
     return HistoryState(name, parts, int(length), vocabulary if fits(vocabulary, Count) else None, longest_input(text))

@@ -128,7 +128,7 @@ def _sees_the_future(scorer: LanguageModel, twin: LanguageModel | None, ids: Ten
     return bool(change > _ROUNDINGS * _rounding(judge, ids, truth, None))
 
 # %% ../nbs/03_probe.ipynb #df9b6e2a
-_NOT_CAUSAL = "'{}' is not causal, it sees the future: it cannot be used as a scorer"
+_NOT_CAUSAL = "'{}' is not causal, it sees the future: it cannot be used as a scorer (a model that fills gaps is read with l2m.diffusion)"
 
 
 @checked

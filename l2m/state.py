@@ -6,7 +6,7 @@
 __all__ = ['Growth', 'find_growth', 'Declared', 'StatePart', 'HistoryState', 'whole_bytes', 'measure_parts', 'history_state',
            'model_name']
 
-# %% ../nbs/07_state.ipynb #07-state-002
+# %% ../nbs/07_state.ipynb #73b52534
 import copy
 import math
 import re
@@ -25,7 +25,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from . import moved
 from .arguments import Between, Count, checked, fits
 from .caches import Origins, cached_tensors, common_origins, count_scalars, without_values
-from .configurations import configuration_of, first_line, load_configuration, longest_input, quiet
+from .configurations import check_direction, configuration_of, first_line, load_configuration, longest_input, quiet
 from .growing import channels_of, grow, schedule_in, schedule_of
 from .growth import Lifetimes, Scheduled, Unlocking, exponent_of
 from .interface import DeclaredState
@@ -311,7 +311,7 @@ def _far(model):
 
     return 2 + max([30, *numbers(config.to_dict() if (config := configuration_of(model)) is not None else {})])
 
-# %% ../nbs/07_state.ipynb #c1c8e060
+# %% ../nbs/07_state.ipynb #d35b8661
 _Model = str | Path | dict | PreTrainedConfig | nn.Module | DeclaredState
 
 
@@ -330,6 +330,7 @@ def history_state(
     else:
         config = load_configuration(model, trust_remote_code)
         measure = lambda: _measured(config, trust_remote_code)
+    check_direction(config, name)
     parts, text = _explained(name, measure), config.get_text_config(decoder=True) if config is not None else None
     vocabulary = getattr(text, "vocab_size", None)  # a configuration need not have one, nor need there be any
     return HistoryState(name, parts, int(length), vocabulary if fits(vocabulary, Count) else None, longest_input(text))

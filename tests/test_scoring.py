@@ -663,9 +663,9 @@ def test_weights_that_are_kept_elsewhere_count():
     from accelerate import cpu_offload
 
     model = llama()
-    expected = scoring._weights_fingerprint(model)
+    expected = scoring.weights_fingerprint(model)
     cpu_offload(model)
-    assert model.lm_head.weight.is_meta and scoring._weights_fingerprint(model) == expected
+    assert model.lm_head.weight.is_meta and scoring.weights_fingerprint(model) == expected
 
 
 def test_half_precision_is_another_model():

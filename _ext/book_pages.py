@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 
 from docutils import nodes
 from sphinx import addnodes
-from sphinx.search import WordCollector
+from sphinx.search import IndexBuilder
 
 MOVED = {"reproduction": "claims", "model_size": "whose_exponent", "character_cost": "whose_exponent"}
 PAGE = '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Moved</title><meta http-equiv="refresh" content="0; url={0}.html"><a href="{0}.html">This page has moved.</a></html>\n'
@@ -57,15 +57,18 @@ def show_definitions(app, doctree, docname: str) -> None:
             reference["reftitle"] = known[mark]
 
 
-def index_prose_alone(collect=WordCollector.dispatch_visit) -> None:
+def index_prose_alone(feed=IndexBuilder.feed) -> None:
     "The search finds sentences and terms: code, what it prints, and formulas are left out of its index"
 
-    def dispatch_visit(self, node):
-        if isinstance(node, nodes.literal_block | nodes.math_block | nodes.math):
-            raise nodes.SkipNode
-        collect(self, node)
+    def feed_prose(self, docname, filename, title, doctree):
+        prose = doctree.deepcopy()
+        for node in list(
+            prose.findall(lambda node: isinstance(node, nodes.literal_block | nodes.math_block | nodes.math))
+        ):
+            node.parent.remove(node)
+        feed(self, docname, filename, title, prose)
 
-    WordCollector.dispatch_visit = dispatch_visit
+    IndexBuilder.feed = feed_prose
 
 
 def lead_on(app, error) -> None:

@@ -256,7 +256,7 @@ def novel_facts() -> dict:
         novels_run="make gpu" if kept.name.endswith("/gpu") else "l2m run position_nll --profile published",
     )
 
-# %% ../nbs/11_claims.ipynb #233f66eb
+# %% ../nbs/11_claims.ipynb #675a4803
 AGREES, NOT_DIAGNOSTIC, DIFFERS, OUT = "agrees", "agrees, not diagnostic", "differs", "out of reach"
 
 
@@ -310,8 +310,16 @@ def _filled(text: str, facts: dict) -> str:
         return "not measured"
 
 
+_NEEDED = {"about", "where", "says", "ours", "data"}
+_MORE = {"more", "holds", "diagnostic", "effect", "command"}
+
+
 def judged(entry: dict, facts: dict, part: str = "") -> Claim:
     "A claim of the file with its verdict."
+    if wrong := (_NEEDED - entry.keys()) | (entry.keys() - _NEEDED - _MORE):
+        raise ValueError(
+            f"entry {entry.get('about')} of nbs/claims.yml: '{', '.join(map(str, wrong))}' is missing or unknown"
+        )
     answer = holds(entry.get("holds"), facts)
     verdict = {True: AGREES, False: DIFFERS, None: OUT}[answer]
     if answer and "diagnostic" in entry and not holds(entry["diagnostic"], facts):
@@ -321,7 +329,7 @@ def judged(entry: dict, facts: dict, part: str = "") -> Claim:
         tuple(_value(name, facts) for name in entry["effect"]) if "effect" in entry and answer is not None else None
     )
     texts = {key: said(key) for key in ("says", "ours", "more", "command")}
-    return Claim(part, entry["about"], entry["where"], data=said("on"), verdict=verdict, effect=effect, **texts)
+    return Claim(part, entry["about"], entry["where"], data=said("data"), verdict=verdict, effect=effect, **texts)
 
 # %% ../nbs/11_claims.ipynb #755a0f00
 def all_claims() -> list[Claim]:

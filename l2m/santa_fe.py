@@ -134,9 +134,7 @@ class SantaFe(DiscreteProcess):
 
     exponent: float | Literal[math.inf]  # beta, between 0 and 1; infinite: all facts come up as often, no power
     facts: int  # how many there are; the law is a power while most of them are still unheard of
-    rendering: str = (
-        "fact"  # "fact": one token per mention, values * k + coin; "query": token k, then token facts + coin
-    )
+    rendering: str = "fact"  # "fact": token values * k + coin; "query": token k, then token facts + coin
     values: int = 2  # sides of a coin
 
     def __post_init__(self):

@@ -69,7 +69,7 @@ def by_growth(
     names = runs.sort("state", maintain_order=True)["model"].unique(maintain_order=True).to_list()
     return [n for n in names if re.match(GROWING, n)], [n for n in names if not re.match(GROWING, n)]
 
-
+# %% ../nbs/10_figures.ipynb #58e617b2
 SPOKEN = {
     "gpt2": "GPT-2",
     "llama": "Llama",

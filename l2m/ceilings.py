@@ -104,7 +104,7 @@ def gaussian_shares(
     exponents: Sequence[Share],  # b, of the states
     scale: float = 4.0,  # c, the shortest life of a token
 ) -> pl.DataFrame:  # n, exponent, state (best, lifetimes), entries, share, stderr (0: they are exact)
-    "What states of n^b numbers a copy carry of I_BP(n; n), n half a block."
+    "What states of n^b numbers per copy carry of I_BP(n; n), n half a block."
     factor, n, rows = block_factor(process), process.length // 2, []
     each = canonical_information(factor, n)
     for b in exponents:

@@ -58,7 +58,7 @@ class GaussianProcess(ABC):
 
     name: str  # for tables and captions
     length: int  # tokens in a block
-    copies: int  # independent values a token
+    copies: int  # independent values per token
     deviations: Tensor  # [length] standard deviation of every position given all before it
 
     @checked
@@ -130,7 +130,7 @@ class DenseGaussian(GaussianProcess):
     "A Gaussian process with any covariance matrix: time and memory grow as length², setting up as length³."
 
     matrix: Tensor  # [length, length] covariance of one copy
-    copies: Count = 1  # independent values a token
+    copies: Count = 1  # independent values per token
 
     def __post_init__(self):
         given = self.matrix

@@ -208,7 +208,7 @@ def _layers_of(length: int) -> int:
 @dataclass(frozen=True)
 class _Hierarchy(GaussianProcess):
     layers: int  # the length is 4^layers
-    copies: int = 1  # independent values a token
+    copies: int = 1  # independent values per token
     boundary: str = "neighbours"  # rule at the seams; "constant" is the other reading of Eq. (C.23)
 
     def __post_init__(self):
@@ -216,7 +216,7 @@ class _Hierarchy(GaussianProcess):
 
     @classmethod
     @checked
-    def of_length(cls, length: Count, copies: Count = 1):  # tokens: 4, 16, 64, …; independent values a token
+    def of_length(cls, length: Count, copies: Count = 1):  # tokens: 4, 16, 64, …; independent values per token
         "The process with blocks of this length."
         return cls(_layers_of(int(length)), copies)
 

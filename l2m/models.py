@@ -47,7 +47,7 @@ class Shape:
     layers: Count
     width: Count  # of the residual stream
     heads: Count  # of attention; Mamba-2 has twice as many
-    length: Count  # tokens a sequence, at most
+    length: Count  # tokens per sequence, at most
     state: Count | None  # numbers kept a channel; the window of sliding attention, tokens
 
     @property
@@ -160,7 +160,7 @@ def model_config(
     name: str,  # a family: a key of FAMILIES
     size: str = "tiny",  # "tiny", "small", or layers x width
     *,
-    length: int,  # tokens a sequence, at most
+    length: int,  # tokens per sequence, at most
     state: int | None = None,  # numbers kept a channel, or the window; None: the family's default
     vocabulary: Annotated[int, Between(0)] = 0,  # tokens; one more, the last, begins every sequence
     growth: Growing | None = None,  # as in `build_model`
@@ -263,8 +263,8 @@ class VectorModel(nn.Module):
     def __init__(
         self,
         config: PreTrainedConfig,  # of the backbone
-        length: Count,  # tokens a sequence, at most
-        copies: Count,  # values a token
+        length: Count,  # tokens per sequence, at most
+        copies: Count,  # values per token
         positions: bool = True,  # tell it where it is
     ):
         super().__init__()
@@ -310,9 +310,9 @@ def build_model(
     name: str,  # "gpt2", "llama", "sliding", "mamba", "mamba2", "linear", "hybrid"
     size: str = "tiny",  # "tiny", "small", or layers x width: "12x768"
     *,
-    length: Count,  # tokens a sequence, at most
+    length: Count,  # tokens per sequence, at most
     vocabulary: Count | None = None,  # of a token model
-    copies: Count | None = None,  # values a token, of a vector model
+    copies: Count | None = None,  # values per token, of a vector model
     positions: bool = True,  # tell a vector model where it is
     state: int | None = None,  # numbers kept a channel, or the window; None: the family's default
     growth: Growing
@@ -369,7 +369,7 @@ def state_scalars(
     name: str,
     size: str = "tiny",
     *,
-    length: int,  # tokens a sequence, at most
+    length: int,  # tokens per sequence, at most
     read: Annotated[int, Between(0)],  # tokens read so far
     state: int | None = None,
     growth: Growing | None = None,

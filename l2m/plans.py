@@ -29,7 +29,7 @@ class Plan:
     "How to train: everything the loss curve depends on besides model and task."
 
     steps: int  # of the optimiser
-    batch: int  # sequences a step, over all micro-batches
+    batch: int  # sequences per step, over all micro-batches
     learning_rate: float  # at its peak
     warmup: int = 100  # steps
     weight_decay: float = 0.01

@@ -111,7 +111,7 @@ class DiscreteProcess(SequenceScorer):
 @checked
 def process_windows(
     process: SequenceScorer,  # one that samples
-    length: Count,  # tokens a window
+    length: Count,  # tokens per window
     n: Count,  # windows
     generator: torch.Generator,
 ) -> Windows:  # every sequence its own document

@@ -130,11 +130,11 @@ def _check_settings(process: "SantaFe"):
 @checked
 @dataclass(frozen=True)
 class SantaFe(DiscreteProcess):
-    "Facts come up by Zipf's law, each with one fair coin a sequence (Dębowski 2011): I_BP grows as L^exponent."
+    "Facts come up by Zipf's law, each with one fair coin per sequence (Dębowski 2011): I_BP grows as L^exponent."
 
     exponent: float | Literal[math.inf]  # beta, between 0 and 1; infinite: all facts come up as often, no power
     facts: int  # how many there are; the law is a power while most of them are still unheard of
-    rendering: str = "fact"  # "fact": one token a mention, values * k + coin; "query": token k, then token facts + coin
+    rendering: str = "fact"  # "fact": token values * k + coin; "query": token k, then token facts + coin
     values: int = 2  # sides of a coin
 
     def __post_init__(self):

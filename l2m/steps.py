@@ -91,7 +91,7 @@ class _Samples:
             found = self._drawn(first, n, "bulk", number)
             if wrong := [tuple(values.shape) for values in found if values.ndim < 1 or len(values) != n]:
                 raise ValueError(
-                    f"the task draws a tensor of shape {wrong[0]} for {n} sequences: give each tensor a row a sequence, or choose bulk=1"
+                    f"the task draws a tensor of shape {wrong[0]} for {n} sequences: give each tensor one row per sequence, or choose bulk=1"
                 )
             return found
 

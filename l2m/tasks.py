@@ -41,7 +41,7 @@ def gaussian_kl(
 class ReadsVectors(Protocol):
     "A model of vectors, as `l2m.models.VectorModel` is: means and deviations of each, given those before it."
 
-    copies: int  # values a token
+    copies: int  # values per token
 
 
 def _check_length(model: nn.Module, length: int):
@@ -134,7 +134,7 @@ class DiscreteTask:
     "A discrete process of known law: NLL; where it is exact, also KL and what was recalled."
 
     process: SequenceScorer  # a source that is its own scorer: SantaFe, PolyaUrn, IsingLattice…
-    length: Count  # tokens a sequence
+    length: Count  # tokens per sequence
     exact: bool = False  # compare with the truth: for evaluation
 
     def __post_init__(self):
@@ -169,7 +169,7 @@ class RecallTask:
     "The second part of a sequence after the first: the share of their information that is lost, and answers that are right."
 
     process: SequenceScorer  # a source that is its own scorer: MQAR, Passkey, Copying, SantaFe…
-    length: Count  # tokens a sequence
+    length: Count  # tokens per sequence
     split: Count  # tokens of X
     answers: Annotated[int, Between(0)] = 0  # token ids from here on are answers, others are not asked for
 

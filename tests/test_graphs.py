@@ -237,7 +237,7 @@ def test_bulk_needs_a_row_a_sequence():
             return z, means, stds[0]
 
     with pytest.raises(
-        ValueError, match=r"shape \(16, 1\) for 24 sequences: give each tensor a row a sequence, or choose bulk=1"
+        ValueError, match=r"shape \(16, 1\) for 24 sequences: give each tensor one row per sequence, or choose bulk=1"
     ):
         train(fresh(), Shared(TASK.process), replace(PLAN, bulk=3))
     with pytest.raises(ValueError, match="bulk is 0"):

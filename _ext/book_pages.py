@@ -4,6 +4,7 @@ A description and a picture for whoever shares its link, the definition of a ter
 search without code, and at the old names of pages the way to the new ones.
 """
 
+import base64
 import html
 import re
 from pathlib import Path
@@ -29,12 +30,24 @@ def describe_page(app, pagename: str, templatename: str, context: dict, doctree)
         "og:type": "article",
         "og:title": html.escape(app.env.titles[pagename].astext()),
     }
-    image = next((image["uri"] for image in doctree.findall(nodes.image)), None)  # relative to the page, once written
-    if image:
+    if image := first_figure(app, pagename, doctree):
         found["og:image"] = urljoin(f"{app.config.html_baseurl}{pagename}", image) if app.config.html_baseurl else image
     context["metatags"] += "".join(
         f'<meta {"property" if ":" in name else "name"}="{name}" content="{text}" />\n' for name, text in found.items()
     )
+
+
+def first_figure(app, pagename: str, doctree) -> str | None:
+    "Where the first figure of a page is, as seen from it; one that is part of its text, for those without scripts, gets a file"
+    if image := next(doctree.findall(nodes.image), None):
+        return image["uri"]  # relative to the page, once written
+    inside = (re.search(r"data:image/png;base64,([^\"]+)", raw.astext()) for raw in doctree.findall(nodes.raw))
+    if inline := next(filter(None, inside), None):
+        picture = Path(app.outdir) / "_images" / f"{pagename.replace('/', '-')}.png"
+        picture.parent.mkdir(exist_ok=True)
+        picture.write_bytes(base64.b64decode(inline[1]))
+        return f"{'../' * pagename.count('/')}_images/{picture.name}"
+    return None
 
 
 def definitions(app) -> dict[str, str]:

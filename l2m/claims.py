@@ -280,7 +280,7 @@ class Claim:
         "What was found, with its details."
         return f"{self.ours}. {self.more}".strip()
 
-
+# %% ../nbs/11_claims.ipynb #claims-judged
 def _value(name, facts: dict):
     "A fact by its path, such as eltec.direct; numbers and other lists are themselves."
     if not isinstance(name, str):

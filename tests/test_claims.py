@@ -46,7 +46,7 @@ def test_an_agreement_that_tells_nothing_says_so():
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(holds=["insde", "theirs", "ours"]), "rule 'insde' .* choose among proved, between"),
+        (dict(holds=["inner", "theirs", "ours"]), "rule 'inner' .* choose among proved, between"),
         (dict(holds=["inside", "their", "ours"]), "fact 'their' .* choose among theirs, ours"),
         ({True: "data"}, "'True' is missing or unknown"),
         (dict(note="data"), "'note' is missing or unknown"),

@@ -197,7 +197,7 @@ def _in_short(fits: dict[str, PowerLaw]) -> str:
     )
     return said
 
-
+# %% ../nbs/10_report.ipynb #5f2a7285
 def _cells(table: pl.DataFrame, fits: dict[str, PowerLaw]) -> tuple[list, list]:
     "The laws, and the estimates with two standard errors, in text."
     laws = [["estimate", "exponent β", "95 % interval", "which law", "notes"]]

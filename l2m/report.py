@@ -49,8 +49,13 @@ def _which(fit: PowerLaw) -> str:
         return f"Whether it is a power law cannot be told: {status}."
     others = " or ".join(law for law in ranking.leaders if law != "power law")
     if status in _HOLDS:
-        rivals = f"; these points cannot tell it from {others}" if others else ", and the other laws tried do not"
-        return f"A power law describes the points{rivals}."
+        needless, worse = (
+            " and ".join(standing.law for standing in ranking.standings if standing.status in some)
+            for some in (("not needed",), _FAILS)
+        )
+        said = f"A power law describes the points{f'; they cannot tell it from {others}' if others else ''}."
+        said += f" More than it, {needless}, is neither needed nor excluded." if needless else ""
+        return said + (f" Worse: {worse}." if worse else "")
     strength = {"less likely": "is less likely", "ruled out": "does not describe them"}[status]
     return (
         f"A pure power law {strength}: {others} does better. So take the exponent for the average slope over these "
@@ -139,7 +144,7 @@ _PAGE = """<!doctype html>
 body {{ font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }} td, th {{ padding: .2rem .8rem; text-align: right; }}
 td, th {{ vertical-align: top; }} th {{ border-bottom: 1px solid #555; }} tr:nth-child(even) td {{ background: #f4f4f4; }} svg {{ max-width: 100%; height: auto; }}
-div {{ overflow-x: auto; }} small {{ color: #555; }}
+div {{ overflow-x: auto; margin: 1.2rem 0; }} td:first-child, th:first-child {{ text-align: left; }} small {{ color: #555; }}
 </style></head><body><h1>{title}</h1>
 {body}
 </body></html>
@@ -170,7 +175,8 @@ def html_page(
 # %% ../nbs/10_report.ipynb #a2dfe59c
 _READ = (
     "Information is counted in nats (one nat is 1.44 bits): so many nats of the second half of a block a reader knows "
-    "from having read the first half. It is the model that reads, so the numbers are those of this model on this text."
+    "from having read the first half. It is the model that reads, so the numbers are those of this model on this text. "
+    "In the table, ± is two standard errors."
 )
 _MADE = {
     "direct": "the second half read after the first, against read alone",
@@ -197,7 +203,7 @@ def _in_short(fits: dict[str, PowerLaw]) -> str:
     )
     return said
 
-
+# %% ../nbs/10_report.ipynb #5f2a7285
 def _cells(table: pl.DataFrame, fits: dict[str, PowerLaw]) -> tuple[list, list]:
     "The laws, and the estimates with two standard errors, in text."
     laws = [["estimate", "exponent β", "95 % interval", "which law", "notes"]]

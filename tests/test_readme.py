@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from l2m.parameters import notebook_parameters
+from l2m.experiments import experiment_notebook, profile_parameters, published_run
+from l2m.parameters import checked_parameters, notebook_parameters
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -86,6 +87,20 @@ def test_readme_has_commands_and_an_example():
 def test_links_and_figures_are_in_the_checkout():
     targets = re.findall(r"\]\(([^)\s]+)\)", README)
     assert [target for target in targets if "://" not in target and not (ROOT / target).exists()] == []
+
+
+def test_the_figure_is_that_of_the_demo_and_the_demo_is_small():
+    "The profile of `make demo` made it, from as many tokens as the README says, with intervals narrow enough"
+    run = published_run("bipartite_scaling/sotu-smollm2-135m-demo")
+    assert f"results/{run.name}/figure.svg" in README
+    profile = checked_parameters(
+        experiment_notebook("bipartite_scaling"), profile_parameters("demo", "bipartite_scaling")
+    )
+    made = run.facts["parameters"]
+    assert made == {name: profile[name] for name in made}
+    assert f"`make demo`, {run.facts['tokens']:,} tokens" in README and run.facts["tokens"] <= 60_000
+    width = {law["method"]: law["exponent_high"] - law["exponent_low"] for law in run["laws"].iter_rows(named=True)}
+    assert width["direct"] <= 0.05 and width["vclub"] <= 0.10
 
 
 @pytest.mark.parametrize("command", COMMANDS)

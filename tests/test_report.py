@@ -38,7 +38,11 @@ def urn():
 @pytest.mark.parametrize(
     "law, options, said",
     [
-        (lambda L: 2 * L**0.6, {}, ["becomes 1.5", "more slowly than the text", "A power law describes the points"]),
+        (
+            lambda L: 2 * L**0.6,
+            {},
+            ["becomes 1.5", "more slowly than the text", "A power law describes the points.", "Worse: ", "saturation"],
+        ),
         (lambda L: 2 * L**1.4, {}, ["becomes 2.6", "A power law describes the points"]),
         (
             lambda L: 4 + 9 * np.log(L / 4),

@@ -339,7 +339,7 @@ def test_every_dependency_is_pinned():
         Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")
     ]
     assert all(str(p.specifier).startswith("==") for p in pinned)
-    assert wanted - {canonicalize_name(p.name) for p in pinned} == {"l2m"}
+    assert wanted - {canonicalize_name(p.name) for p in pinned} == {"l2m-scaling"}
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from l2m.diffusion import (
     Enumerated,
     MaskedModel,
     MaskedTask,
+    block_masks,
     build_diffusion,
     code_length,
     draw_masks,
@@ -106,6 +107,32 @@ def test_masks_have_every_size_as_often():
     counts = torch.bincount(masks.sum(1), minlength=6)
     assert counts[0] == 0 and ((counts[1:] - 1200).abs() < 5 * 1200**0.5).all()
     assert ((masks.float().mean(0) - 0.6).abs() < 0.03).all()
+
+
+def is_a_question(hidden, asked):
+    "Whether there is a block and a cut of which one part is asked for in part, the other shown or hidden whole, and the rest hidden."
+    places = range(len(hidden))
+    for end, shown in product(range(2, len(hidden) + 1), (True, False)):
+        for cut in range(1, end):
+            for target, other in ((range(cut), range(cut, end)), (range(cut, end), range(cut))):
+                wanted = [i not in other if shown else True for i in places]
+                wanted = [asked[i] if i in target else w for i, w in enumerate(wanted)]
+                if hidden == wanted and all(i in target for i in places if asked[i]):
+                    return True
+    return False
+
+
+def test_block_masks_ask_for_one_part_of_a_block_and_show_at_most_the_other():
+    hidden, asked = (t.tolist() for t in block_masks(300, 6, torch.Generator().manual_seed(0)))
+    assert all(any(a) and is_a_question(h, a) for h, a in zip(hidden, asked))
+    assert not is_a_question([True, True, False, True], [True, False, False, False])
+    assert len(set(map(tuple, hidden))) > 20
+    task = MaskedTask(DiscreteTask(CHAIN, 8), 0.5)
+    tokens, hidden, asked = task.draw(0, 8, torch.Generator().manual_seed(0), torch.device("cpu"))
+    assert (asked <= hidden).all() and (asked[4:] == hidden[4:]).all() and (asked[:4] != hidden[:4]).any()
+    assert task.describe() != MaskedTask(DiscreteTask(CHAIN, 8)).describe()
+    scores = task.scores(build_diffusion("1x32", length=8, vocabulary=2), (tokens, hidden, asked))["nll"]
+    assert ((scores > 0) == asked).all()
 
 
 def test_resumed_in_parts_and_in_another_order_it_gives_the_same_numbers(tmp_path):

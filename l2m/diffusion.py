@@ -255,7 +255,10 @@ def build_diffusion(
         torch.manual_seed(seed)  # transformers draws first weights from the global generator
         return EuroBertForMaskedLM(config).to(known_device(device, meta=True))
 
-# %% ../nbs/18_diffusion.ipynb #35a1cde6
+# %% ../nbs/18_diffusion.ipynb #aa043b57
+_MOST_LOGITS = 2**26  # that a pass may give
+
+
 class MaskedModel:
     "A masked diffusion model of transformers, or one of its calling conventions, as a `Denoiser`."
 
@@ -288,7 +291,9 @@ class MaskedModel:
         check_hidden(self, tokens, hidden)
         if (tokens == self.mask).any():
             raise ValueError(f"the text holds the mask token of '{self.name}' ({self.mask}): it stands for no text")
-        nats = -_hidden_nll(self.model, tokens.to(self.device), hidden.to(self.device))
+        rows = max(1, _MOST_LOGITS // (tokens.shape[1] * self.model.config.vocab_size))
+        parts = zip(*(t.to(self.device).split(rows) for t in (tokens, hidden)))
+        nats = -torch.cat([_hidden_nll(self.model, *part) for part in parts])
         if not nats.isfinite().all():
             raise FloatingPointError(f"'{self.name}' returned NaN or infinite log-probabilities: try dtype='float32'")
         return nats

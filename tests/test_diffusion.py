@@ -160,6 +160,15 @@ def test_numbers_do_not_depend_on_how_many_windows_are_read_at_once():
     assert all(np.allclose(one.nats[key], all_.nats[key]) for key in one.nats)
 
 
+def test_a_network_reads_many_texts_in_parts(monkeypatch):
+    reader, text = network(), drawn(SHEET, 12, 9).tokens
+    hidden = draw_masks(9, 12, torch.Generator().manual_seed(0))
+    whole = reader.hidden_logprobs(text, hidden)
+    monkeypatch.setattr("l2m.diffusion._MOST_LOGITS", 4 * 12 * 3)
+    assert torch.allclose(reader.hidden_logprobs(text, hidden), whole, atol=1e-5)
+    assert (whole[~hidden] == 0).all() and (whole[hidden] < 0).all()
+
+
 def test_tables_have_the_columns_of_a_left_to_right_model_and_laws_are_fitted_to_them():
     windows = drawn(CHAIN, 12, 16)
     there = bipartite_mi(measure_bipartite(CHAIN, windows, lengths=[4, 8, 12]))

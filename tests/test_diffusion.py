@@ -18,6 +18,7 @@ from l2m.diffusion import (
     Enumerated,
     MaskedModel,
     MaskedTask,
+    block_masks,
     build_diffusion,
     code_length,
     draw_masks,
@@ -108,6 +109,32 @@ def test_masks_have_every_size_as_often():
     assert ((masks.float().mean(0) - 0.6).abs() < 0.03).all()
 
 
+def is_a_question(hidden, asked):
+    "Whether there is a block and a cut of which one part is asked for in part, the other shown or hidden whole, and the rest hidden."
+    places = range(len(hidden))
+    for end, shown in product(range(2, len(hidden) + 1), (True, False)):
+        for cut in range(1, end):
+            for target, other in ((range(cut), range(cut, end)), (range(cut, end), range(cut))):
+                wanted = [i not in other if shown else True for i in places]
+                wanted = [asked[i] if i in target else w for i, w in enumerate(wanted)]
+                if hidden == wanted and all(i in target for i in places if asked[i]):
+                    return True
+    return False
+
+
+def test_block_masks_ask_for_one_part_of_a_block_and_show_at_most_the_other():
+    hidden, asked = (t.tolist() for t in block_masks(300, 6, torch.Generator().manual_seed(0)))
+    assert all(any(a) and is_a_question(h, a) for h, a in zip(hidden, asked))
+    assert not is_a_question([True, True, False, True], [True, False, False, False])
+    assert len(set(map(tuple, hidden))) > 20
+    task = MaskedTask(DiscreteTask(CHAIN, 8), 0.5)
+    tokens, hidden, asked = task.draw(0, 8, torch.Generator().manual_seed(0), torch.device("cpu"))
+    assert (asked <= hidden).all() and (asked[4:] == hidden[4:]).all() and (asked[:4] != hidden[:4]).any()
+    assert task.describe() != MaskedTask(DiscreteTask(CHAIN, 8)).describe()
+    scores = task.scores(build_diffusion("1x32", length=8, vocabulary=2), (tokens, hidden, asked))["nll"]
+    assert ((scores > 0) == asked).all()
+
+
 def test_resumed_in_parts_and_in_another_order_it_gives_the_same_numbers(tmp_path):
     windows, options = drawn(SHEET, 12, 10), dict(lengths=[6, 12], draws=4, batch_size=3)
     reader = network()
@@ -131,6 +158,15 @@ def test_numbers_do_not_depend_on_how_many_windows_are_read_at_once():
     windows, reader = drawn(SHEET, 12, 6), Enumerated(SHEET)
     one, all_ = (measure_coupled(reader, windows, lengths=[12], draws=4, batch_size=b) for b in (1, 6))
     assert all(np.allclose(one.nats[key], all_.nats[key]) for key in one.nats)
+
+
+def test_a_network_reads_many_texts_in_parts(monkeypatch):
+    reader, text = network(), drawn(SHEET, 12, 9).tokens
+    hidden = draw_masks(9, 12, torch.Generator().manual_seed(0))
+    whole = reader.hidden_logprobs(text, hidden)
+    monkeypatch.setattr("l2m.diffusion._MOST_LOGITS", 4 * 12 * 3)
+    assert torch.allclose(reader.hidden_logprobs(text, hidden), whole, atol=1e-5)
+    assert (whole[~hidden] == 0).all() and (whole[hidden] < 0).all()
 
 
 def test_tables_have_the_columns_of_a_left_to_right_model_and_laws_are_fitted_to_them():

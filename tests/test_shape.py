@@ -121,7 +121,10 @@ assert [path for path in opened if "__pycache__" not in path and path != os.devn
 def test_importing_has_no_effect(tmp_path):
     "Nothing inside transformers is replaced, nothing is written, and no setting of the process changes"
     done = subprocess.run(
-        [sys.executable, "-B", "-c", EFFECTS, *(path.stem for path in MODULES)], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-B", "-c", EFFECTS, *(path.stem for path in MODULES)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir()) == []

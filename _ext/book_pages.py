@@ -4,6 +4,7 @@ A description and a picture for whoever shares its link, the definition of a ter
 search without code, and at the old names of pages the way to the new ones.
 """
 
+import base64
 import html
 import re
 from pathlib import Path
@@ -11,7 +12,7 @@ from urllib.parse import urljoin
 
 from docutils import nodes
 from sphinx import addnodes
-from sphinx.search import WordCollector
+from sphinx.search import IndexBuilder
 
 MOVED = {"reproduction": "claims", "model_size": "whose_exponent", "character_cost": "whose_exponent"}
 PAGE = '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Moved</title><meta http-equiv="refresh" content="0; url={0}.html"><a href="{0}.html">This page has moved.</a></html>\n'
@@ -29,12 +30,24 @@ def describe_page(app, pagename: str, templatename: str, context: dict, doctree)
         "og:type": "article",
         "og:title": html.escape(app.env.titles[pagename].astext()),
     }
-    image = next((image["uri"] for image in doctree.findall(nodes.image)), None)  # relative to the page, once written
-    if image:
+    if image := first_figure(app, pagename, doctree):
         found["og:image"] = urljoin(f"{app.config.html_baseurl}{pagename}", image) if app.config.html_baseurl else image
     context["metatags"] += "".join(
         f'<meta {"property" if ":" in name else "name"}="{name}" content="{text}" />\n' for name, text in found.items()
     )
+
+
+def first_figure(app, pagename: str, doctree) -> str | None:
+    "Where the first figure of a page is, as seen from it; one that is part of its text, for those without scripts, gets a file"
+    if image := next(doctree.findall(nodes.image), None):
+        return image["uri"]  # relative to the page, once written
+    inside = (re.search(r"data:image/png;base64,([^\"]+)", raw.astext()) for raw in doctree.findall(nodes.raw))
+    if inline := next(filter(None, inside), None):
+        picture = Path(app.outdir) / "_images" / f"{pagename.replace('/', '-')}.png"
+        picture.parent.mkdir(exist_ok=True)
+        picture.write_bytes(base64.b64decode(inline[1]))
+        return f"{'../' * pagename.count('/')}_images/{picture.name}"
+    return None
 
 
 def definitions(app) -> dict[str, str]:
@@ -57,15 +70,18 @@ def show_definitions(app, doctree, docname: str) -> None:
             reference["reftitle"] = known[mark]
 
 
-def index_prose_alone(collect=WordCollector.dispatch_visit) -> None:
+def index_prose_alone(feed=IndexBuilder.feed) -> None:
     "The search finds sentences and terms: code, what it prints, and formulas are left out of its index"
 
-    def dispatch_visit(self, node):
-        if isinstance(node, nodes.literal_block | nodes.math_block | nodes.math):
-            raise nodes.SkipNode
-        collect(self, node)
+    def feed_prose(self, docname, filename, title, doctree):
+        prose = doctree.deepcopy()
+        for node in list(
+            prose.findall(lambda node: isinstance(node, nodes.literal_block | nodes.math_block | nodes.math))
+        ):
+            node.parent.remove(node)
+        feed(self, docname, filename, title, prose)
 
-    WordCollector.dispatch_visit = dispatch_visit
+    IndexBuilder.feed = feed_prose
 
 
 def lead_on(app, error) -> None:

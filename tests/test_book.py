@@ -12,6 +12,7 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 import nbformat
 import polars as pl
 import pytest
+import yaml
 from playwright.sync_api import sync_playwright
 
 from l2m import __version__
@@ -19,12 +20,16 @@ from l2m.audit import audit
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "_ext"))
+from book_pages import MOVED
 from browsers import FLAGS, chromium
 from print_book import chapters, one_page
 
 SITE = ROOT / "_build" / "html"
 PAGES = sorted(str(page) for p in SITE.rglob("*.html") if "_static" not in (page := p.relative_to(SITE)).parts)
+PAGES = [page for page in PAGES if page.removesuffix(".html") not in MOVED]
 CHAPTERS = [page for page in PAGES if (ROOT / "nbs" / page).with_suffix(".ipynb").exists()]
+BOOK = yaml.safe_load((ROOT / "_toc.yml").read_text())["parts"][0]["chapters"]
+READERS = [page for page in ("index.html", *(f"{chapter['file']}.html" for chapter in BOOK)) if page in PAGES]
 EXPERIMENTS = [page for page in CHAPTERS if page.startswith("experiments/")]
 pytestmark = pytest.mark.skipif(not PAGES, reason=f"no book in {SITE}: run `make book`")
 
@@ -189,15 +194,16 @@ def test_tables_can_be_read_at_a_glance(open_page, path):
 
 @pytest.mark.parametrize("path", EXPERIMENTS)
 def test_experiment_shows_its_parameters(open_page, path):
+    "Those of the run; all of them, with what they mean, behind a fold"
     page = open_page(path).page
-    assert page.locator(".tag_parameters pre").first.is_visible()
+    assert page.locator("details .tag_parameters pre, .tag_parameters details pre").count()
     assert page.locator(".tag_injected-parameters pre").first.is_visible()
 
 
 def test_api_page_shows_docments(open_page):
-    page = open_page("api.html").page
+    page = open_page("api/law.html").page
     assert page.locator("dl.py.function dl.field-list").count() > 5
-    assert "nats" in open_page("api.html").text
+    assert "nats" in open_page("api/law.html").text
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -205,15 +211,88 @@ def test_page_shows_no_python_object(open_page, path):
     assert " at 0x" not in open_page(path).page.locator("body").inner_text(), "end the cell with a semicolon"
 
 
+WIDE = """all => all.filter(e => e.checkVisibility() && e.getBoundingClientRect().right > innerWidth + 1)
+    .map(e => `${e.tagName} of ${Math.round(e.getBoundingClientRect().width)}: ${(e.alt || e.textContent).trim().slice(0, 60)}`)"""
+
+
 @pytest.mark.parametrize("path", PAGES)
 def test_page_fits_a_phone(open_page, path):
+    "A figure or a table of a reader's page needs no scrolling sideways"
     page = open_page(path).page
     desk = page.viewport_size
     page.set_viewport_size({"width": 390, "height": 844})
     try:
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        wide = "article img, article svg, article table" if path in READERS else "article img"
+        assert page.eval_on_selector_all(wide, WIDE) == []
     finally:
         page.set_viewport_size(desk)
+
+
+@pytest.mark.parametrize("path", READERS)
+def test_a_readers_page_shows_a_figure_soon_and_little_code(open_page, path):
+    page = open_page(path).page
+    tops = page.eval_on_selector_all(
+        "article :is(img, svg[viewBox])",
+        "all => all.filter(e => e.checkVisibility()).map(e => e.getBoundingClientRect().top + scrollY)",
+    )
+    assert tops and min(tops) < 2 * page.viewport_size["height"], "the first figure stands within two screens"
+    code = page.eval_on_selector_all(
+        "article div.cell_input",
+        "all => all.filter(e => e.checkVisibility()).reduce((sum, e) => sum + e.getBoundingClientRect().height, 0)",
+    )
+    assert code <= 0.2 * page.locator("article").first.bounding_box()["height"], "fold code that is not the equation"
+
+
+@pytest.mark.parametrize("path", READERS)
+def test_figures_and_pages_are_numbered(open_page, path):
+    visit = open_page(path)
+    page = (
+        ""
+        if path == "index.html"
+        else re.match(r"(\d+)\. ", visit.page.locator("article h1").first.inner_text())[1] + "."
+    )
+    found = re.findall(r"^Figure (\S+):", visit.text, re.MULTILINE)
+    assert found == [f"{page}{i}" for i in range(1, len(found) + 1)] and "Figure:" not in visit.text
+
+
+@pytest.mark.parametrize("path", READERS)
+def test_a_shared_link_has_a_description(open_page, path):
+    page = open_page(path).page
+    tags = dict(
+        page.eval_on_selector_all(
+            "meta[property^='og:']", "all => all.map(e => [e.getAttribute('property'), e.content])"
+        )
+    )
+    assert len(tags["og:description"]) > 20 and tags["og:title"] == re.sub(
+        r"^\d+\. ", "", page.locator("article h1").first.inner_text().removesuffix("#")
+    )
+    if picture := tags.get("og:image"):
+        assert (SITE / "_images" / Path(urlsplit(picture).path).name).is_file()
+
+
+@pytest.mark.parametrize("old, new", MOVED.items())
+def test_an_old_name_leads_to_the_new_page(site, browser, old, new):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{site}/{old}.html")
+    page.wait_for_url(f"{site}/{new}.html")
+    context.close()
+
+
+def test_a_term_shows_its_definition(open_page):
+    term = open_page("index.html").page.locator("a:has(.std-term)", has_text="nats").first
+    assert "natural logarithms" in term.get_attribute("title")
+
+
+def test_the_book_is_dark_where_the_system_is(browser, site):
+    context = browser.new_context(color_scheme="dark")
+    page = context.new_page()
+    page.goto(f"{site}/the_condition.html")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    look = page.eval_on_selector("article .cell_output img", "e => getComputedStyle(e).filter")
+    assert "invert(1)" in look, "a figure has no white paper in the dark"
+    context.close()
 
 
 def test_table_of_architectures_is_sorted_by_its_headings(open_page):
@@ -258,14 +337,13 @@ def test_calculator_says_what_the_audit_says(calculator, model, beta):
     shown = calculator(model, length=20, beta=beta, amplitude=1, price=-2)
     law = dict(beta=beta, amplitude=2.0, nats_per_scalar=math.exp(-2))
     [row] = audit([model], **law, interval=(beta, beta), lengths=[2**19, 2**20]).iter_rows(named=True)
-    number = lambda name: (
-        None if shown[name] in ("never", "beyond 2⁵³") else int(shown[name].split()[0].replace(",", ""))
-    )
+    whole = lambda text: int(re.findall(r"\d[\d,]*", text.partition("(")[2] or text)[0].replace(",", ""))
+    number = lambda name: None if shown[name] in ("never", "beyond 2⁵³") else whole(shown[name])
     assert number("state at L/2") == row["scalars_524288"]
     assert number("state needed") == round(row["needed_1048576"])
-    assert number("least state, 16 bits a scalar") == round(row["least_1048576"])
+    assert number("least state, 16 bits per scalar") == round(row["least_1048576"])
     assert number("too small from") == row["short_at"] and number("provably from") == row["short_at_bound"]
-    assert shown["one model at every length (Theorem 5.4)"] == row["single"]
+    assert shown["one model at every length"] == row["single"]
 
 
 def test_calculator_takes_an_architecture_of_ones_own(calculator, open_page):
@@ -273,13 +351,26 @@ def test_calculator_takes_an_architecture_of_ones_own(calculator, open_page):
     assert not page.locator("#l2m-each").is_visible() or page.locator("#l2m-model").input_value() == "one of your own"
     shown = calculator("one of your own", each=3, fixed=1000, length=10)
     assert page.locator("#l2m-each").is_visible()
-    assert (
-        shown["state at L/2"].startswith("2,533 scalars")
-        and shown["one model at every length (Theorem 5.4)"] == "satisfied"
-    )
-    assert (
-        calculator("one of your own", each=0, fixed=1000)["one model at every length (Theorem 5.4)"] == "not satisfied"
-    )
+    assert shown["state at L/2"].startswith("2,533 scalars") and shown["one model at every length"] == "satisfied"
+    assert calculator("one of your own", each=0, fixed=1000)["one model at every length"] == "not satisfied"
+
+
+def test_calculator_says_when_no_state_is_needed(calculator, open_page):
+    shown = calculator("state-spaces/mamba-130m-hf", beta=0.08, length=20)
+    page = open_page("calculator.html").page
+    assert shown["state needed"].startswith("0") and "Infinity" not in page.locator("#l2m-calculator").inner_text()
+    assert "the current token alone carries" in page.locator("#l2m-verdict").inner_text()
+
+
+def test_calculator_opens_on_a_race_that_is_lost(browser, site):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{site}/calculator.html")
+    assert page.locator("#l2m-model").input_value() == "state-spaces/mamba-130m-hf"
+    assert page.locator("#l2m-chart circle.l2m-crossing").count() == 2
+    page.locator("[data-price]").last.click()
+    assert page.locator("output[for=l2m-price]").inner_text() == "11"
+    context.close()
 
 
 def test_calculator_draws_in_light_and_dark(calculator, open_page):
@@ -327,6 +418,23 @@ def test_passage_sums_what_was_measured(open_page, length, cut):
     ] == [0, cut, len(spans) - length]
     signs = ["l2m-hurt" if round(1000 * x) < 0 else "l2m-helped" for x in gain[: length - cut]]
     assert [name.split()[0] for name in spans[cut:length]] == signs and "l2m-cut" in spans[cut].split()
+
+
+def test_another_passage_and_the_mean_of_all(browser, site):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{site}/index.html")
+    first, dots = page.locator("#l2m-passage-text").inner_text(), page.locator("#l2m-passage-law circle").count()
+    page.locator("#l2m-passage-next").click()
+    assert page.locator("#l2m-passage-text").inner_text() != first
+    [gain] = pl.read_parquet(ROOT / "results/passage/sotu-smollm2-135m-1/table.parquet").filter(start=128)["gain"]
+    assert told(page) == pytest.approx(sum(gain), abs=0.05 + 0.0005 * 128)
+    page.locator("#l2m-passage-mean").click()
+    assert "Twice the length" in page.locator("#l2m-passage-sum").inner_text()
+    assert page.locator("#l2m-passage-law circle").count() > 2 * dots
+    box = lambda name: page.locator(f"#l2m-passage-{name}").bounding_box()
+    assert box("law")["y"] < box("length")["y"] + 300 and box("law")["x"] > box("length")["x"] + box("length")["width"]
+    context.close()
 
 
 def test_passage_follows_its_sliders(open_page):
@@ -394,6 +502,19 @@ def test_experiment_says_how_to_run_it(open_page, path):
     assert f"papermill nbs/{path.removesuffix('.html')}.ipynb report.ipynb -p " in open_page(path).text
 
 
+@pytest.mark.parametrize("word", ["vCLUB", "L²M condition", "nat", "mutual information", "exponent"])
+def test_search_finds_a_definition_first(browser, site, word):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{site}/search.html?q={word}")
+    page.wait_for_function(
+        "() => /finished|found/i.test(document.querySelector('#search-results p.search-summary')?.textContent ?? '')"
+    )
+    first = page.locator("#search-results li a").first
+    assert first.get_attribute("href").endswith(f"symbols.html#term-{word.replace(' ', '-').replace('²', '2')}")
+    context.close()
+
+
 @pytest.mark.parametrize("word", ["Grassberger", "papermill", "exponent"])
 def test_search_finds_a_word_in_several_pages(browser, site, word):
     context = browser.new_context()
@@ -412,9 +533,14 @@ def test_search_finds_a_word_in_several_pages(browser, site, word):
 
 def test_book_on_paper_holds_every_chapter(browser):
     book = one_page(SITE)
-    titles = [re.search(r'<h1>([^<]+)<a class="headerlink"', (SITE / page).read_text())[1] for page in chapters(SITE)]
+    titles = [
+        re.search(
+            r'<h1>(?:<span class="section-number">[^<]*</span>)?([^<]+)<a class="headerlink"', (SITE / page).read_text()
+        )[1]
+        for page in chapters(SITE)
+    ]
     assert set(chapters(SITE)) == set(PAGES) - {"search.html", "genindex.html", "py-modindex.html"}
-    assert [heading.find(string=True) for heading in book.select("article h1")] == titles
+    assert [heading.find(string=True, recursive=False) for heading in book.select("article h1")] == titles
     marks = {element["id"] for element in book.find_all(id=True)}
     assert [
         a["href"]
@@ -426,7 +552,7 @@ def test_book_on_paper_holds_every_chapter(browser):
     assert [
         page for page in chapters(SITE) if "/{}".format(page.replace("/", "#2F")).encode() not in pdf
     ] == []  # what its contents point to
-    assert pdf.count(b"/Type /Page\n") > len(titles)
+    assert pdf.count(b"/Type /Page\n") > len(titles) and b"/Outlines" in pdf
 
 
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in (ROOT / "nbs/experiments").glob("*.ipynb")))

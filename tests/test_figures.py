@@ -103,7 +103,7 @@ def test_nothing_finished_is_said_and_left_to_the_next_call(tmp_path, monkeypatc
 @pytest.fixture
 def published(tables, tmp_path, monkeypatch):
     "A checkout where the tables of a GPU have been committed"
-    for folder in ("nbs", "params"):
+    for folder in ("nbs", "params", "_toc.yml"):
         (tmp_path / folder).symlink_to(ROOT / folder)
     shutil.copytree(ROOT / "results", tmp_path / "results")
     for experiment in RUNS:
@@ -139,7 +139,7 @@ def test_pages_read_the_tables_of_a_gpu_first(published, capsys):
     fixed = over_seeds(runs.filter(model="mamba2/1")).sort("length")["kl"]
     [grows] = [claim for claim in on_card if "small state-space model" in claim.says]
     assert f"{fixed[0]:.4f}, {fixed[-1]:.4f}" in grows.found
-    assert grows.verdict == ("agrees" if fixed[-1] > 1.5 * fixed[0] else "differs")
+    assert grows.verdict.startswith("agrees" if fixed[-1] > 1.5 * fixed[0] else "differs")
 
 
 def test_figures_and_front_matter_read_the_tables_of_a_gpu_first(published, capsys):
@@ -158,7 +158,7 @@ def test_the_experiments_own_page_shows_the_tables_of_a_gpu(published, experimen
 
 
 def test_without_such_tables_the_pages_say_that_they_wait(tmp_path, monkeypatch, capsys):
-    for folder in ("nbs", "params"):
+    for folder in ("nbs", "params", "_toc.yml"):
         (tmp_path / folder).symlink_to(ROOT / folder)
     shutil.copytree(ROOT / "results", tmp_path / "results", ignore=shutil.ignore_patterns("gpu"))
     monkeypatch.chdir(tmp_path)

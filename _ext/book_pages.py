@@ -91,9 +91,32 @@ def lead_on(app, error) -> None:
             (Path(app.outdir) / f"{old}.html").write_text(PAGE.format(new))
 
 
+QUICK = '<details class="l2m-quick"><summary>{}</summary>'
+
+
+def fold_quick_run(app, doctree) -> None:
+    "On the page of an experiment with a published run, all that its quickest run shows is folded: that one is a test"
+    page = next(doctree.findall(nodes.section), None)
+    if page is None or not app.env.docname.startswith("experiments/"):
+        return
+    titles = {part: part[0].astext() for part in page.children if isinstance(part, nodes.section)}
+    published = next((part for part, title in titles.items() if title.startswith("The published run")), None)
+    if published is None:
+        return
+    before = list(titles)[: list(titles).index(published)]
+    quick = [(before, "The quick run of this notebook: it proves that everything works, and measures nothing")] * bool(
+        before
+    )
+    quick += [([part], "What the quick run saves") for part, title in titles.items() if title == "Results"]
+    for parts, summary in quick:
+        page.insert(page.index(parts[0]), nodes.raw("", QUICK.format(summary), format="html"))
+        page.insert(page.index(parts[-1]) + 1, nodes.raw("", "</details>", format="html"))
+
+
 def setup(app):
     index_prose_alone()
     app.connect("html-page-context", describe_page)
+    app.connect("doctree-read", fold_quick_run)
     app.connect("doctree-resolved", show_definitions)
     app.connect("build-finished", lead_on)
     return dict(parallel_read_safe=True, parallel_write_safe=True)

@@ -118,7 +118,7 @@ def fold(cell, reader: bool) -> None:
         tags.append("remove-cell")
     elif not any(tag.startswith(("hide-", "remove-")) or tag in ("open", "injected-parameters") for tag in tags):
         figure = "export" not in tags and any("image/png" in output.get("data", {}) for output in cell.outputs)
-        if reader or figure or lines > LONG or "parameters" in tags or only_prepares(cell.source):
+        if reader or figure or lines > LONG or "parameters" in tags or cell.source.startswith(("import ", "from ")):
             tags.append("hide-input")
     if "hide-input" in tags:
         what = "every parameter" if "parameters" in tags else f"the code, {lines} line{'s' * (lines > 1)}"

@@ -146,6 +146,8 @@ def test_links_lead_somewhere(open_page, path):
 
 @pytest.mark.parametrize("path", CHAPTERS)
 def test_figures_are_shown_and_described(open_page, path):
+    opened = "open => document.querySelectorAll('details.l2m-quick').forEach(e => { e.open = open })"
+    open_page(path).page.evaluate(opened, True)
     images = open_page(path).page.eval_on_selector_all(
         "article img",
         "images => images.map(i => ({src: i.src, alt: i.alt, width: i.naturalWidth, shown: i.getBoundingClientRect().width}))",
@@ -154,6 +156,7 @@ def test_figures_are_shown_and_described(open_page, path):
     assert [i["src"] for i in images if not i["alt"] or "_images/" in i["alt"]] == [], (
         "a figure needs a *Figure: ...* paragraph below it"
     )
+    open_page(path).page.evaluate(opened, False)
     drawn = (ROOT / "_runs" / path).with_suffix(".ipynb").read_text().count('"image/png"')
     assert len(images) >= drawn, "a figure of the run is missing"
 
@@ -242,6 +245,17 @@ def test_a_readers_page_shows_a_figure_soon_and_little_code(open_page, path):
         "all => all.filter(e => e.checkVisibility()).reduce((sum, e) => sum + e.getBoundingClientRect().height, 0)",
     )
     assert code <= 0.2 * page.locator("article").first.bounding_box()["height"], "fold code that is not the equation"
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS)
+def test_a_quick_run_is_folded_where_there_is_a_published_one(open_page, path):
+    page = open_page(path).page
+    heads = page.locator("article section > section > h2")
+    seen = {title.removesuffix("#") for title in heads.all_inner_texts() if title}
+    if published := {title for title in seen if title.startswith("The published run")}:
+        folded = page.locator("details.l2m-quick").first
+        assert not folded.evaluate("e => e.open") and folded.locator("h2").count() >= 1
+        assert next(title for title in heads.all_inner_texts() if title).removesuffix("#") in published
 
 
 @pytest.mark.parametrize("path", READERS)

@@ -139,7 +139,7 @@ def check_direction(config: PreTrainedConfig | None, name: str):
     if kind in _FILL_GAPS or (masked and not getattr(config, "is_encoder_decoder", False)):
         raise ValueError(
             f"'{name}' fills gaps in any order: it has no history state, every step reads all tokens again, "
-            "and the condition does not speak of it"
+            f"and the condition does not speak of it{'; is_decoder=true makes it a decoder' if both else ''}"
         )
 
 # %% ../nbs/07_configurations.ipynb #7b03fd5e

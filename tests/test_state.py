@@ -843,7 +843,7 @@ def test_every_model_is_audited_by_itself(tmp_path):
     assert failed["model"].to_list() == ["bert", str(tmp_path), "3", "Fails", "no/such.json"]
     for reason, words in zip(
         failed["error"],
-        ("keeps nothing", "does not parse", "model is 3", "division by zero", "no configuration 'no/such.json'"),
+        ("no history state", "does not parse", "model is 3", "division by zero", "no configuration 'no/such.json'"),
     ):
         assert words in reason and len(reason.splitlines()) == 1 and not reason.endswith(":")
     assert all(failed[name].null_count() == len(failed) for name in table.columns if name not in ("model", "error"))
@@ -895,11 +895,11 @@ FOREIGN = {
     [
         (
             dict(SMALL, model_type="bert"),
-            "'bert' cannot be measured: it keeps nothing from one token to the next: an encoder",
+            "'bert' fills gaps in any order: it has no history state",
         ),
         (
             dict(SMALL, model_type="rembert"),
-            "an encoder, or a model that has no cache; is_decoder=true makes it a decoder",
+            "the condition does not speak of it; is_decoder=true makes it a decoder",
         ),
         (dict(SMALL, model_type="hunyuan_v1_dense"), "these values do not make a model: TypeError"),
         (

@@ -6,6 +6,7 @@ comes what was learned, then how to run it; the rest, which in the book is a tes
 
 from docutils import nodes
 from nbformat.v4 import new_markdown_cell
+from sphinx.errors import ExtensionError
 
 AFTER_FINDINGS = "What was learned", "Exercises"
 RUN = "Run it"
@@ -38,12 +39,14 @@ def sections(cells) -> list[list]:
     return parts
 
 
-def arrange(notebook) -> None:
+def arrange(notebook, name: str) -> None:
     "Put an experiment's cells into the order of its page"
     head, *parts = sections(notebook.cells)
     found = [part for part in parts if "found" in part[0].metadata.get("tags", ())]
     learned = [part for part in parts if heading(part[0]) in AFTER_FINDINGS]
-    run = next(part for part in parts if heading(part[0]) == RUN)
+    run = next((part for part in parts if heading(part[0]) == RUN), None)
+    if run is None:
+        raise ExtensionError(f"{name}: an experiment has a section `## {RUN}` with its command and its parameters")
     last = next(i for i, cell in enumerate(run) if "parameters" in cell.metadata.get("tags", ())) + 1
     rest = [part for part in parts if part not in [*found, *learned, run]]
     for cell in [cell for part in [*found, run] for cell in part if cell.cell_type == "code"]:

@@ -150,7 +150,7 @@ def swap_in_run(app, docname: str, source: list[str]) -> None:
         return
     notebook = nbformat.read(executed(app, docname), as_version=4)
     if docname.startswith("experiments/"):
-        arrange(notebook)
+        arrange(notebook, docname)
     reader = "/" not in docname and not any("#| default_exp" in cell.source for cell in notebook.cells)
     for cell, below in zip(notebook.cells, [*notebook.cells[1:], None]):
         cell.metadata.setdefault("tags", [])

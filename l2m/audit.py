@@ -66,7 +66,7 @@ def audit(
     trust_remote_code: bool = False,  # run code that comes with a model
     engine: str | Engine = "local",  # who computes: this process; "ray" or the address of a cluster
     workers: Count | None = None,  # of a cluster; None: as many as there is room for
-) -> pl.DataFrame:  # one row a model; error: why a model has no numbers
+) -> pl.DataFrame:  # one row per model; error: why a model has no numbers
     "The L²M condition for each model: growth, verdicts, sizes, and where it falls short of A·L^beta."
     interval = interval or (min(beta, VCLUB.exponent), max(beta, DIRECT.exponent))
     if not len(models):

@@ -230,7 +230,7 @@ def by_order(
     seed: Annotated[int, Between(0)] = 0,
 ) -> (
     pl.DataFrame
-):  # order, mi, stderr, nll (nats a token of Y, after X), of_text (standard deviation over orders of log q(Y), nats)
+):  # order, mi, stderr, nll (nats per token of Y, after X), of_text (standard deviation over orders of log q(Y), nats)
     "The direct estimate by the chain rule in single orders of Y, the same for all texts, and how much log q(Y) depends on the order."
     (n, length), (x, nothing) = tokens.shape, (range(0, split), range(0, 0))
     m, generator = length - split, generator_of("cpu", seed, "orders", split, length)

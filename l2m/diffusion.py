@@ -240,7 +240,7 @@ class MaskedTask:
 def build_diffusion(
     size: str = "tiny",  # "tiny", "small", or layers x width: "12x768"
     *,
-    length: Count,  # tokens a text, at most
+    length: Count,  # tokens per text, at most
     vocabulary: Count,  # tokens; one more, the last, is the mask token
     seed: Annotated[int, Between(0, 2**63)] = 0,  # of the first weights
     device: str | torch.device = "cpu",  # "meta": shapes without numbers

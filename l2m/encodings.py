@@ -32,7 +32,7 @@ def _encoding_of(
 
 # %% ../nbs/00_encodings.ipynb #00-encodings-010
 def _rows(encoding: str, first: int, last: int) -> str:
-    "The characters of some rows of a table with two bytes a character."
+    "The characters of some rows of a table with two bytes per character."
     codes = (bytes((row, cell)) for row in range(first, last + 1) for cell in range(0x40, 0xFF))
     return "".join(code.decode(encoding, "ignore") for code in codes)
 
@@ -90,7 +90,7 @@ def likely_encoding(
     head = data[:4096]
     if re.search(rb"\x1b[$][@B]", head):
         return "iso-2022-jp"
-    if b"\0" in head:  # two or four bytes a character
+    if b"\0" in head:  # two or four bytes per character
         texts = {encoding: _whole(head, encoding) for encoding in _MARKS.values()}
         sound = {e: text for e, text in texts.items() if text and all(c.isprintable() or c.isspace() for c in text)}
         return max(sound, key=lambda encoding: sum(map(str.isascii, sound[encoding])), default=None)

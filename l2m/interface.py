@@ -70,7 +70,7 @@ class Needs(NamedTuple):
 
 
 class Block(NamedTuple):
-    "The scores of all windows that give a Y, at one length and split; nats a token."
+    "The scores of all windows that give a Y, at one length and split; nats per token."
 
     split: int  # tokens of X
     length: int  # tokens of X and Y
@@ -93,7 +93,7 @@ class Estimator(Protocol):
 class Task(Protocol):
     "Sequences to train on, and how well a model does on them."
 
-    length: int  # tokens a sequence
+    length: int  # tokens per sequence
 
     def describe(self) -> dict[str, Any]:
         "All that the samples depend on, as JSON values."

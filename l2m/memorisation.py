@@ -190,7 +190,7 @@ def compare(
     base: Terms | None,  # what it is compared with; None: nothing
     group: np.ndarray,  # [windows]
     seed: int = 0,
-) -> pl.DataFrame:  # a row a length, in nats, and one of the exponent, whose length is null
+) -> pl.DataFrame:  # a row per length, in nats, and one of the exponent, whose length is null
     "Values, and differences to the comparison, with 95 % intervals from the same draws of documents."
     table, rows = estimates(terms, group, seed), []
     own, other = _values(table), {} if base is None else _values(estimates(base, group, seed))

@@ -25,7 +25,7 @@ class Series:
     "Readers of one text: what it costs each, and what each finds."
 
     names: Sequence[str]  # [readers], four at least
-    cost: np.ndarray  # [readers] nats a character, or a token
+    cost: np.ndarray  # [readers] nats per character, or per token
     value: np.ndarray  # [readers] exponents, logarithms of an information…
     draws: np.ndarray | None = (
         None  # [draws, readers] values under bootstrap draws over documents; None: values are exact

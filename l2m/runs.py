@@ -315,7 +315,7 @@ def audit(
                 print(text := str(summary(table)))
         needed = ", ".join(f"{measured[f'needed_{n}'][0]:,.0f} at {n:,} tokens" for n in length)
         print(
-            f"The law {amplitude:g}·L^{beta:g} needs, at {nats_per_scalar:g} nats a scalar, so many scalars: {needed}."
+            f"The law {amplitude:g}·L^{beta:g} needs, at {nats_per_scalar:g} nats per scalar, so many scalars: {needed}."
         )
     if len(measured) and output:
         with _one_error():

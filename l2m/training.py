@@ -90,7 +90,7 @@ def train(
     compile: bool = False,  # with torch.compile; its steps are not captured
     save_every: Count = 500,  # steps between checkpoints
     capture: bool | None = None,  # steps as a graph: None: on CUDA, where it can be; True: only so; False: never
-) -> pl.DataFrame:  # step, loss (nats a position), tokens so far, seconds so far
+) -> pl.DataFrame:  # step, loss (nats per position), tokens so far, seconds so far
     "Train; the same call goes on where a killed one stopped."
     run = Run(model, task, plan, folder, place_of(plan.microbatches, device, False if compile else capture), compile)
     carry_out([run], save_every)

@@ -145,7 +145,7 @@ class Windows:
         return digest.hexdigest()
 
     def table(self) -> pl.DataFrame:
-        "One row a window; `Windows.from_table` is the way back."
+        "One row per window; `Windows.from_table` is the way back."
         columns = {"document": self.documents, "start": self.starts}
         arrays = {"tokens": self.tokens.numpy(), "chars": self.chars.numpy()}
         origin = {name: [getattr(self, name)] * len(self) for name in _ORIGIN}
@@ -326,7 +326,7 @@ def _too_few(
 def token_windows(
     corpus: Corpus,
     tokenizer,  # a fast tokenizer of transformers
-    length: int,  # tokens a window
+    length: int,  # tokens per window
     n: int,  # windows, at least 2
     seed: int = 0,  # of the lottery
 ) -> Windows:  # evenly from all documents that are long enough, none overlapping another

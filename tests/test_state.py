@@ -789,7 +789,7 @@ def test_a_bounded_state_falls_short_from_where_a_scan_says(growths, beta, ampli
 
 
 def test_a_state_that_grows_in_time_does_not_fall_short():
-    "Ten scalars a token are too few for the law at L = 4 and enough at every length from some on"
+    "Ten scalars per token are too few for the law at L = 4 and enough at every length from some on"
     state, law = bare(Growth(10, "linear")), (0.76, 2.27, 0.06)
     assert needed_state(4, *law) > state.at(2).scalars and needed_state(2**20, *law) < state.at(2**19).scalars
     assert falls_short(state, *law) is None
@@ -1223,7 +1223,7 @@ def test_command_prints_and_writes(tmp_path, config_file):
     assert [row[:2] for row in cells[2:]] == [["openai-community/gpt2", "1"], [str(config_file), "0"]] and [
         row[5] for row in cells[2:]
     ] == ["satisfied", "not satisfied"]
-    assert "needs, at 0.06 nats a scalar" in done.output
+    assert "needs, at 0.06 nats per scalar" in done.output
     parquet, flat, text = pl.read_parquet(outputs[0]), pl.read_csv(outputs[1]), outputs[2].read_text()
     assert parquet["scalars_4096"].to_list() == flat["scalars_4096"].to_list() == [2 * 12 * 768 * 4095, 4 * 128 * 19]
     assert json.loads(outputs[0].with_suffix(".json").read_text())["parameters"]["beta"] == 0.76
@@ -1259,7 +1259,7 @@ def test_a_command_reports_each_model_by_itself(tmp_path, config_file):
     assert (
         f"| {config_file}" in done.stdout
         and "| openai-community/gpt2" in done.stdout
-        and "needs, at 0.06 nats a scalar" in done.stdout
+        and "needs, at 0.06 nats per scalar" in done.stdout
     )
     table = pl.read_csv(output)
     assert (

@@ -47,13 +47,13 @@ def resamples(
     draws: Count,
     seed: Annotated[int, Between(0)],
 ) -> np.ndarray:  # [draws, groups]
-    "How often each group is drawn, among the groups that reach as far as it does."
+    "How often each group is drawn, among those that reach farthest or among all others."
     rng, longest = np.random.default_rng(seed), np.zeros(group.max() + 1, int)
     np.maximum.at(longest, group, reach)
     weights = np.empty((draws, len(longest)))
-    for length in np.unique(longest):
-        alike = np.flatnonzero(longest == length)
-        weights[:, alike] = rng.multinomial(len(alike), np.full(len(alike), 1 / len(alike)), size=draws)
+    for alike in (longest == longest.max(), longest < longest.max()):
+        if n := alike.sum():
+            weights[:, alike] = rng.multinomial(n, np.full(n, 1 / n), size=draws)
     return weights
 
 # %% ../nbs/01_errors.ipynb #01-errors-012

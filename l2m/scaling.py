@@ -216,7 +216,10 @@ def _points(table: pl.DataFrame, min_length: float | None, level: float):
     check_noise("length", lengths, rows, mi, stderr, "stderr")
     if not drawn:
         many = max(_DRAWN, round(40 / (1 - level)))
-        return lengths, mi, stderr, groups, mi + stderr * np.random.default_rng(0).normal(size=(many, len(mi)))
+        short = (
+            1 if groups is None else np.sqrt(1 - 1 / groups)
+        )  # as short as draws of groups are, which `_stretch` knows
+        return lengths, mi, stderr, groups, mi + short * stderr * np.random.default_rng(0).normal(size=(many, len(mi)))
     draws = draws_of(table, "replicates", rows, "length", level)
     check_noise("length", lengths, rows, mi, draws.std(0), "a spread of draws of")
     return lengths, mi, stderr, groups, draws

@@ -26,7 +26,6 @@ PARTS = yaml.safe_load((Path(__file__).parents[1] / "nbs" / "claims.yml").read_t
         (["at_least", "nothing", 0.9], OUT),
         (["falling", "ends"], AGREES),
         (["near", "theirs", 0.8, 0.05], AGREES),
-        (["within", "theirs", 0.8, 0.9], DIFFERS),
         (["overtakes", ["nothing"], 1024], AGREES),
         (["proved"], AGREES),
         (None, OUT),

@@ -37,7 +37,7 @@ def test_of_single_terms_it_is_the_usual_standard_error():
     assert found.stderr == pytest.approx(stats.sem(TERMS)) and found.replicates == pytest.approx([found.mean])
 
 
-def test_groups_are_drawn_among_those_that_reach_as_far():
+def test_groups_that_reach_farthest_are_drawn_among_themselves():
     reach = np.where(GROUP < 10, 64, 16)
     weights = resamples(GROUP, reach, draws=300, seed=1)
     assert weights.shape == (300, 40) and (weights[:, :10].sum(1) == 10).all() and (weights.sum(1) == 40).all()
@@ -45,6 +45,20 @@ def test_groups_are_drawn_among_those_that_reach_as_far():
         weights == resamples(GROUP, reach, draws=300, seed=2)
     ).all()
     assert weights.mean(0) == pytest.approx(np.ones(40), abs=5 / np.sqrt(300))
+
+
+@pytest.mark.parametrize("counts", [[12, 12, 12], [12, 11, 10, 9, 8], [24, 12, 8, 5, 3]])
+def test_intervals_hold_the_truth_when_few_groups_reach_far(counts):
+    "Also where a single group reaches some length and no farther"
+    rng, repetitions = np.random.default_rng(5), 600
+    group, reach = np.arange(counts[0]), np.array([sum(i < n for n in counts) for i in range(counts[0])])
+    stretch, held = small_sample_stretch(counts[0], 0.95), 0
+    for repetition in range(repetitions):
+        terms = rng.normal(size=len(group))
+        shift = clustered(terms, group, resamples(group, reach, draws=300, seed=repetition)).replicates - terms.mean()
+        low, high = terms.mean() + stretch * np.quantile(shift, [0.025, 0.975])
+        held += low < 0 < high
+    assert held / repetitions == pytest.approx(0.94, abs=0.035)  # 300 draws cost about one per cent
 
 
 def test_the_jackknife_of_a_mean_is_its_cluster_error():

@@ -162,7 +162,9 @@ def test_a_name_in_place_of_a_corpus_comes_with_the_remedy(letters):
         ValueError, match=r"token_windows: corpus is 'x.txt', expected a Corpus: write load_corpus\('x.txt'\)"
     ):
         token_windows("x.txt", letters, 8, 8)
-    with pytest.raises(ValueError, match=r"two_point_mi: corpus is .*x.txt.*, expected a Corpus: write load_corpus\("):
+    with pytest.raises(
+        ValueError, match=r"two_point_mi: corpus is .*x.txt.*, expected a Corpus or a list: write load_corpus\("
+    ):
         two_point_mi(Path("x.txt"), letters, [1])
     with pytest.raises(ValueError, match="expected a Corpus$"):
         token_windows(7, letters, 8, 8)

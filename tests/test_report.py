@@ -133,7 +133,7 @@ def test_a_report_tells_every_law_with_its_notes_and_every_point():
     [
         (
             (lambda L: 2 * L**0.6, lambda L: 3 * L**0.5),
-            "1.41 to 1.52 times as much. A power law describes this growth by the estimate a and b.",
+            "1.41 to 1.52 times as much, by 2 estimates. A power law describes this growth by the estimate a and b.",
         ),
         (
             (lambda L: 2 * L**0.6, lambda L: 4 + 9 * np.log(L / 4)),

@@ -383,6 +383,14 @@ STRANGER = re.compile(
 )
 
 
+def test_nothing_in_the_checkout_is_a_link():
+    "A link leads elsewhere on another machine, and one named .venv in place of the environment"
+    listed = subprocess.run(["git", "ls-files", "-s"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("no git repository")
+    assert [line for line in listed.stdout.splitlines() if line.startswith("120000")] == []
+
+
 def test_nothing_installs_or_asks_a_stranger():
     "The distribution is l2m-scaling; the `l2m` of the package index is another project, in pip lines and in metadata"
     assert (

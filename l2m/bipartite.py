@@ -75,7 +75,7 @@ def groups_of(
     size, n_groups = shuffles + 1, len(names) // (shuffles + 1)
     if n_groups < 2:
         raise ValueError(
-            f"{len(names)} documents make {n_groups} groups of {size}; standard errors need 2 groups: "
+            f"{len(names)} documents make {n_groups} group{'s' * (n_groups != 1)} of {size}; standard errors need 2 groups: "
             f"draw windows from at least {2 * size} documents"
         )
     group, partners = np.empty(len(documents), int), np.empty((len(documents), shuffles), int)

@@ -195,7 +195,7 @@ def _listed(ranking: Ranking, status: str, between: str) -> str:
 
 def _finding(ranking: Ranking) -> str:
     if ranking.standings[0].status == "too few documents":
-        return f"Too few independent documents to tell laws apart: measure at least {FEWEST_GROUPS}."
+        return f"Too few independent documents to tell laws apart: measure at least {FEWEST_GROUPS} groups, as a rule of two documents each."
     if not ranking.best:
         return "Too few lengths to tell laws apart: measure at least 5."
     best = _named(ranking.best)

@@ -2,11 +2,8 @@
 
 The notebook is in the order in which it computes. Sections whose heading carries the tag `found` move to the front of the page; then
 comes what was learned, then how to run it; the rest, which in the book is a test of a few seconds, is folded. Of what was found
-the first figure comes first, and a table of more than ten rows or six columns opens on a click.
+the first figure comes first.
 """
-
-import re
-from copy import deepcopy
 
 from docutils import nodes
 from nbformat.v4 import new_markdown_cell
@@ -43,27 +40,6 @@ def sections(cells) -> list[list]:
     return parts
 
 
-def is_large(output) -> bool:
-    "A table that does not fit a page at a glance"
-    table = output.get("data", {}).get("text/html", "")
-    return 'class="dataframe"' in table and (table.count("<tr>") > 13 or len(re.findall(r"<th\b[^>]*>", table)) > 6)
-
-
-def with_large_tables_apart(cells: list) -> list:
-    "Each large table is a cell of its own, whose output is folded"
-    parted = []
-    for cell in cells:
-        large = [output for output in cell.get("outputs", ()) if is_large(output)]
-        if large and "hide-output" not in cell.metadata.get("tags", ()):
-            table = deepcopy(cell)
-            table.outputs, table.metadata["tags"] = large, ["remove-input", "hide-output"]
-            cell.outputs = [output for output in cell.outputs if output not in large]
-            parted += [cell, table]
-        else:
-            parted.append(cell)
-    return parted
-
-
 def figure_first(section: list) -> list:
     "The first figure and its caption come right below the words that open the section"
     drawn = lambda cell: any("image/png" in output.get("data", {}) for output in cell.get("outputs", ()))
@@ -87,7 +63,7 @@ def arrange(notebook, name: str) -> None:
     rest = [part for part in parts if part not in [*found, *learned, run]]
     for cell in [cell for part in [*found, run] for cell in part if cell.cell_type == "code"]:
         cell.metadata.setdefault("tags", []).append("hide-input")
-    shown = [with_large_tables_apart(part) for part in [*map(figure_first, found[:1]), *found[1:]]]
+    shown = [*map(figure_first, found[:1]), *found[1:]]
     order = [head, *shown, *learned, run[:last], [new_markdown_cell(FOLD), *run[last:]], *rest]
     notebook.cells = [cell for part in order for cell in part]
 

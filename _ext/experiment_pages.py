@@ -1,8 +1,7 @@
 """An experiment's page for a reader: what the published run found comes first, the run of the profile `ci` lies behind a fold.
 
 The notebook is in the order in which it computes. Sections whose heading carries the tag `found` move to the front of the page; then
-comes what was learned, then how to run it; the rest, which in the book is a test of a few seconds, is folded. Of what was found
-the first figure comes first.
+comes what was learned, then how to run it; the rest, which in the book is a test of a few seconds, is folded.
 """
 
 from docutils import nodes
@@ -40,17 +39,6 @@ def sections(cells) -> list[list]:
     return parts
 
 
-def figure_first(section: list) -> list:
-    "The first figure and its caption come right below the words that open the section"
-    drawn = lambda cell: any("image/png" in output.get("data", {}) for output in cell.get("outputs", ()))
-    first = next((i for i, cell in enumerate(section) if drawn(cell)), None)
-    if first is None:
-        return section
-    text = first + 1 < len(section) and section[first + 1].get("source", "")
-    last = first + 1 + bool(text and text.startswith("*Figure"))
-    return [section[0], *section[first:last], *section[1:first], *section[last:]]
-
-
 def arrange(notebook, name: str) -> None:
     "Put an experiment's cells into the order of its page"
     head, *parts = sections(notebook.cells)
@@ -63,8 +51,7 @@ def arrange(notebook, name: str) -> None:
     rest = [part for part in parts if part not in [*found, *learned, run]]
     for cell in [cell for part in [*found, run] for cell in part if cell.cell_type == "code"]:
         cell.metadata.setdefault("tags", []).append("hide-input")
-    shown = [*map(figure_first, found[:1]), *found[1:]]
-    order = [head, *shown, *learned, run[:last], [new_markdown_cell(FOLD), *run[last:]], *rest]
+    order = [head, *found, *learned, run[:last], [new_markdown_cell(FOLD), *run[last:]], *rest]
     notebook.cells = [cell for part in order for cell in part]
 
 

@@ -401,7 +401,7 @@ def test_bad_input_is_one_line():
             arm(URN, scores, drawn, corpus)
     with pytest.raises(ValueError, match="document 'book [01]' has no title and author"):
         check_titles(drawn, {})
-    with pytest.raises(ValueError, match="2 documents make 1 groups of 2; standard errors need 2 groups"):
+    with pytest.raises(ValueError, match="2 documents make 1 group of 2; standard errors need 2 groups"):
         groups_of(drawn.documents, 1)
     short = Corpus.of([Document(d.id, d.text[:120]) for d in corpus])
     with pytest.raises(ValueError, match="has no passage of 200 tokens besides its window: choose longer documents"):

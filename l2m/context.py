@@ -253,9 +253,29 @@ def _last_gain(losses: np.ndarray, share: float) -> int:
     pays = np.flatnonzero(-np.diff(losses) >= share * losses[-1])
     return int(pays[-1]) + 1 if len(pays) else 0
 
-# %% ../nbs/14_context.ipynb #3cd0a500
+# %% ../nbs/14_context.ipynb #aae8001e
 def _tokens(length: int | None, longest: int) -> str:
     return f"more than {longest // 2:,}" if length is None else f"{length:,}"
+
+
+def _answer(useful: UsefulContext, share: float, longest: int) -> str:
+    "The length beyond which more context gains too little, said no more surely than its interval allows."
+    low, best, high = (_tokens(length, longest) for length in (useful.low, useful.length, useful.high))
+    part = f"{100 * share:g} % of the loss"
+    nats = f"({useful.least:.3f} nats per token)"
+    if useful.low is None:  # all of the interval
+        return (
+            f"At {longest:,} tokens a doubling still gains {part} or more {nats}: the useful context is longer than was "
+            "measured, in the whole 95 % interval."
+        )
+    if useful.high is None or useful.high > 2 * useful.low:
+        return (
+            f"Somewhere from {low} to {high} tokens (95 % interval) lies the length beyond which a doubling gains less than "
+            f"{part} {nats}: these documents do not say more narrowly where. The best single answer is {best} tokens."
+        )
+    return f"Beyond {best} tokens a doubling gains less than {part} {nats}; 95 % interval: {low}" + (
+        f" to {high}." if high != low else "."
+    )
 
 
 @checked
@@ -273,19 +293,10 @@ def in_words(
         f"{model} predicted {last['targets']:,} tokens of {last['documents']} documents of {corpus}, "
         f"each of them from 1, 2, 4 … {longest:,} tokens of context."
     ]
-    if useful.length is None:
-        said.append(
-            f"At {longest:,} tokens a doubling still gains {100 * share:g} % of the loss or more ({useful.least:.3f} nats per token): "
-            f"the useful context is longer than was measured; 95 % interval: from {_tokens(useful.low, longest)}."
-        )
-    else:
-        low, high = _tokens(useful.low, longest), _tokens(useful.high, longest)
-        said.append(
-            f"Beyond {useful.length:,} tokens a doubling gains less than {100 * share:g} % of the loss "
-            f"({useful.least:.3f} nats per token); 95 % interval: {low}" + (f" to {high}." if high != low else ".")
-        )
-    if (held := table.filter(context=useful.length or longest)["state_bytes"][0]) is not None:
-        said.append(f"There the model keeps {held / 1e6:,.1f} MB, in {dtype}, for each text that it reads.")
+    said.append(_answer(useful, share, longest))
+    at = useful.length or longest
+    if (held := table.filter(context=at)["state_bytes"][0]) is not None:
+        said.append(f"At {at:,} tokens the model keeps {held / 1e6:,.1f} MB, in {dtype}, for each text that it reads.")
     gain = f"{last['gain']:.3f} nats per token ({last['gain_low']:.3f} to {last['gain_high']:.3f})"
     return [*said, f"The last doubling, to {longest:,} tokens, gained {gain}."]
 

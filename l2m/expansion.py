@@ -6,16 +6,20 @@
 __all__ = ['EMBEDDED', 'cache_folder', 'dequantized', 'embedded_smollm2', 'embedded_gemma3', 'near_models', 'known_context',
            'check_model']
 
-# %% ../nbs/03_expansion.ipynb #dfd52eab
+# %% ../nbs/03_expansion.ipynb #d192fc6d
 import hashlib
+import io
 import json
 import os
+import re
 import shutil
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.resources import files
 from pathlib import Path
+from typing import TextIO
 
 import yaml
 from filelock import FileLock
@@ -59,20 +63,25 @@ def _is_whole(folder: Path) -> bool:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
-# %% ../nbs/03_expansion.ipynb #ceaaebb2
+# %% ../nbs/03_expansion.ipynb #926b5bf6
+class _WithoutBars(io.TextIOBase):
+    "A stream that hands on what is written to it, but for progress bars."
+
+    def __init__(self, below: TextIO):
+        self.below = below
+
+    def write(self, text: str) -> int:
+        "A bar begins a line anew, or goes up to the line before."
+        if text.strip("\n") and not re.search(r"\r|\x1b\[A", text):
+            self.below.write(text if text.endswith("\n") else f"{text}\n")
+        return len(text)
+
+
 @contextmanager
 def _one_bar(title: str, steps: int) -> Iterator[tqdm]:
     "One bar that says what happens, in place of those that transformers shows for its own steps."
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        with tqdm(total=steps, desc=title, unit="step") as bar:
-            yield bar
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+    with tqdm(total=steps, desc=title, unit="step") as bar, redirect_stderr(_WithoutBars(sys.stderr)):
+        yield bar
 
 # %% ../nbs/03_expansion.ipynb #f18f57f4
 def _expansion(gguf: str | Path) -> Path:

@@ -169,10 +169,9 @@ def known_context(
     model: str | Path,  # as for `load_scorer`
 ) -> Count | None:  # tokens; None: it is known when the model is loaded
     "The longest input of a model whose configuration lies on this machine."
-    place = Path(os.path.expanduser(model))
-    if model in EMBEDDED or place.suffix.lower() == ".gguf":
-        place = _expansion(EMBEDDED[model]() if model in EMBEDDED else place)
+    place = EMBEDDED[model]() if model in EMBEDDED else Path(os.path.expanduser(model))
     try:
+        place = _expansion(place) if place.suffix.lower() == ".gguf" else place
         said = json.loads((place / "config.json").read_text(encoding="utf-8"))
         return context_limit(said.get("text_config") or said)
     except (OSError, ValueError, AttributeError, TypeError):

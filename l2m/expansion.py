@@ -107,9 +107,8 @@ def dequantized(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(part.with_suffix(".lock")):
         if not _is_whole(folder):  # whoever came first has done it, while the others waited
-            with _one_bar(f"converting {Path(gguf).stem}, once", 3) as bar:
-                model, tokenizer = read_gguf(Path(gguf))
-                bar.update()
+            with _one_bar(f"converting {Path(gguf).stem}, once", 6) as bar:
+                model, tokenizer = read_gguf(Path(gguf), bar.update)
                 shutil.rmtree(folder, ignore_errors=True)
                 model.save_pretrained(part)
                 tokenizer.save_pretrained(part)

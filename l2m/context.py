@@ -269,9 +269,12 @@ def _answer(useful: UsefulContext, share: float, longest: int) -> str:
             "measured, in the whole 95 % interval."
         )
     if useful.high is None or useful.high > 2 * useful.low:
+        span = f"from {low} to {high} tokens (95 % interval)"
+        if useful.high is None:
+            span = f"from {low} tokens upwards (95 % interval, without an upper end within the {longest:,} that were measured)"
         return (
-            f"Somewhere from {low} to {high} tokens (95 % interval) lies the length beyond which a doubling gains less than "
-            f"{part} {nats}: these documents do not say more narrowly where. The best single answer is {best} tokens."
+            f"Somewhere {span} lies the length beyond which a doubling gains less than {part} {nats}: "
+            f"these documents do not say more narrowly where. The best single answer is {best} tokens."
         )
     return f"Beyond {best} tokens a doubling gains less than {part} {nats}; 95 % interval: {low}" + (
         f" to {high}." if high != low else "."

@@ -221,11 +221,11 @@ def _run_or_help(
             more = "`l2m run EXPERIMENT --help` shows its parameters."
             if experiment:
                 more = _help(experiment, _shown_profile(context, experiment, profile))
-            print(f"{context.get_help()}\n{more}")
-            return
-        given = read_options(parameter + _option_words(context.args, _flags(experiment)))
-        executed = run_experiment(experiment, profile, given, output)
-    print(f"executed notebook: {executed}")
+            told = f"{context.get_help()}\n{more}"
+        else:
+            given = read_options(parameter + _option_words(context.args, _flags(experiment)))
+            told = f"executed notebook: {run_experiment(experiment, profile, given, output)}"
+    print(told)  # outside: whoever reads only the head of it makes no error
 
 
 @app.command(context_settings=_OPEN)
@@ -273,13 +273,9 @@ def choices():
     corpora = f"{', '.join(NAMED)}, a .txt, .jsonl or .parquet file, a folder or a URL of them, hf:owner/name"
     models = f"{', '.join(EMBEDDED)}, a name on the Hub, a folder, a GGUF file, the address of a server"
     with _one_error():
-        print("experiments:")
-        for name in experiment_names():
-            print(f"  {name:26s}{_one_line(experiment_notebook(name))}")
-        print("profiles:")
-        for name, purpose in profiles().items():
-            print(f"  {name:26s}{purpose}")
-        print(f"corpora: {corpora}\nmodels: {models}")
+        told = [f"  {name:26s}{_one_line(experiment_notebook(name))}" for name in experiment_names()]
+        purposes = [f"  {name:26s}{purpose}" for name, purpose in profiles().items()]
+    print("experiments:", *told, "profiles:", *purposes, f"corpora: {corpora}\nmodels: {models}", sep="\n")
 
 
 def _one_line(notebook: Path) -> str:

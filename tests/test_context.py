@@ -196,8 +196,8 @@ def test_an_uncertain_answer_has_a_wide_interval():
 @pytest.mark.parametrize(
     "low, length, high, begins",
     [
-        (256, None, None, "Somewhere from 256 to more than 512 tokens (95 % interval) lies"),
-        (64, 128, None, "Somewhere from 64 to more than 512 tokens (95 % interval) lies"),
+        (256, None, None, "Somewhere from 256 tokens upwards (95 % interval, without an upper end within the 1,024 that were measured) lies"),
+        (64, 128, None, "Somewhere from 64 tokens upwards (95 % interval, without an upper end within the 1,024 that were measured) lies"),
         (64, 128, 256, "Somewhere from 64 to 256 tokens (95 % interval) lies"),
         (64, 128, 128, "Beyond 128 tokens a doubling gains less than 2 % of the loss (0.050 nats per token); 95 % interval: 64 to 128."),
         (128, 128, 128, "Beyond 128 tokens a doubling gains less than 2 % of the loss (0.050 nats per token); 95 % interval: 128."),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['blocks', 'tokens_read', 'groups_of', 'BipartiteScores', 'measure_bipartite', 'load_scores']
 
-# %% ../nbs/04_bipartite.ipynb #4633c903
+# %% ../nbs/04_bipartite.ipynb #8ba607f0
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +19,7 @@ import polars as pl
 
 from . import moved
 from .arguments import Between, Count, checked, fits
+from .beforehand import check_context
 from .engines import known_engine
 from .interface import Engine, Needs, Scorer
 from .passes import AUTO, SHARD, Identity, Progress, Scoring, passes_of
@@ -275,7 +276,7 @@ def _needs(shelf: Store) -> Needs:
     "The passes that a store holds."
     return Needs(shelf.parameters.get("alone", True), shelf.parameters["shuffles"])
 
-# %% ../nbs/04_bipartite.ipynb #51b5a7fa
+# %% ../nbs/04_bipartite.ipynb #cba1b18b
 def _check_wanted(windows, plan, rank, world_size, store):
     "Refuse what cannot be measured with any scorer."
     longest = plan["length"].max()
@@ -293,12 +294,7 @@ def _check_wanted(windows, plan, rank, world_size, store):
 
 def _check_context(scorer: Identity, longest: int):
     "Refuse what this scorer cannot read."
-    needed = longest - 1 + (scorer.bos is not None)  # the last token is predicted, never read
-    if scorer.context_limit is not None and needed > scorer.context_limit:
-        raise ValueError(
-            f"length {longest} exceeds the {scorer.context_limit}-token context of '{scorer.name}': "
-            f"choose lengths <= {scorer.context_limit - needed + longest}"
-        )
+    check_context(longest, scorer.context_limit, scorer.name, scorer.bos is not None)
 
 
 def _check_groups(plan: pl.DataFrame, group: np.ndarray):

@@ -183,7 +183,7 @@ def condition_facts() -> dict:
         **{"million_nats": nats, "million_scalars": nats / NATS_PER_SCALAR, "price": NATS_PER_SCALAR},
     )
 
-# %% ../nbs/11_claims.ipynb #01e8900c
+# %% ../nbs/11_claims.ipynb #f75d62f9
 def trained(*names: str) -> PublishedRun:
     "The first of these published runs that is there and has models of both kinds: of growing and of fixed state."
     there = [published_run(name) for name in names if name in published_names()]
@@ -193,6 +193,12 @@ def trained(*names: str) -> PublishedRun:
 def _sizes(run: PublishedRun) -> str:
     sizes = run["runs"]["parameters"]
     return f"models of {sizes.min():,} to {sizes.max():,} parameters"
+
+
+def _made(run: PublishedRun) -> str:
+    "Where and when, and how many runs are still to be made."
+    left = len(run.facts.get("missing", []))
+    return run.made_on + f"; {left} {'run is' if left == 1 else 'runs are'} still to be made" * bool(left)
 
 
 def family_facts() -> dict:
@@ -225,11 +231,11 @@ def kl_facts() -> dict:
         more_steps="; all of them still fell with more steps, and seeds differ" * tiny,
         **{"explained": ours.get("explained"), "predicted": ours.get("predicted")},
         **{"best_abscissa": best.get("abscissa"), "best_predicted": best.get("predicted")},
-        kl_setting=f"{_sizes(kept)}, {story['copies']} copies, {story['steps']:,} steps, L = {lengths}; {kept.made_on}",
+        kl_setting=f"{_sizes(kept)}, {story['copies']} copies, {story['steps']:,} steps, L = {lengths}; {_made(kept)}",
         kl_run="l2m run gaussian_kl --profile paper -p device=cuda -p autocast=bfloat16" if tiny else "make gpu",
     )
 
-# %% ../nbs/11_claims.ipynb #8fc3f7ea
+# %% ../nbs/11_claims.ipynb #4f725e07
 def novel_facts() -> dict:
     "Loss by position on novels, of a transformer and of the largest fixed state."
     kept = trained("position_nll/gpu", "position_nll/eltec-eng")
@@ -253,7 +259,7 @@ def novel_facts() -> dict:
         narrows="not measured"
         if len(fixed) < 2
         else "behind by " + ", ".join(f"{end:+.3f} nats with {state(m)}" for m, end in zip(fixed, ends)),
-        novels_setting=f"{_sizes(kept)}, English novels, windows of {length:,} tokens; {kept.made_on}",
+        novels_setting=f"{_sizes(kept)}, English novels, windows of {length:,} tokens; {_made(kept)}",
         novels_run="make gpu" if kept.name.endswith("/gpu") else "l2m run position_nll --profile published",
     )
 

@@ -25,7 +25,8 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from .arguments import Count, checked, fits
+from .arguments import Count, checked, fits, near_names
+from .expansion import EMBEDDED, dequantized
 
 # %% ../nbs/07_configurations.ipynb #6603a405
 @cache
@@ -162,10 +163,21 @@ def _configuration_values(model):
         return architectures()[model]["config"]
     if model in CONFIG_MAPPING:
         return {"model_type": model}
+    if model in EMBEDDED:
+        return _json_object(dequantized(EMBEDDED[model]()) / "config.json")
     a_file = isinstance(model, Path) or _FILE_NAME.fullmatch(os.path.splitext(path)[1]) or os.path.exists(_home(model))
     if a_file or not _HUB_NAME.fullmatch(model):
         raise ValueError(f"no configuration '{path}': name a config.json, a folder that has one, or a model")
+    if "/" not in model:  # none of the Hub's, which would be asked for long where there is no network
+        raise ValueError(f"{_unknown(model)}; a name on the Hub has an owner, such as 'openai-community/gpt2'")
     return _hub_values(model)
+
+
+def _unknown(name):
+    "What a name is not, and what was perhaps meant."
+    few = ", ".join(list(architectures())[:3])
+    near = near_names(name, [*architectures(), *EMBEDDED, *CONFIG_MAPPING], 0.8)
+    return f"'{name}' is no file, no type of transformers, not in the shipped table ({few}, …){near}"
 
 
 def _json_object(path):
@@ -196,10 +208,7 @@ def _hub_values(name):
     except Exception as error:
         reason = f"cannot be read from the Hub: {first_line(error)}"
         reason = reason if reached else "the Hub cannot be reached, nor does its cache have a copy"
-        raise ValueError(
-            f"'{name}' is no file, no type of transformers, not in the shipped table "
-            f"({', '.join(list(architectures())[:3])}, …), and {reason}"
-        ) from None
+        raise ValueError(f"{_unknown(name)}, and {reason}") from None
 
 # %% ../nbs/07_configurations.ipynb #50b8c51e
 @contextmanager

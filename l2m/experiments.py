@@ -7,7 +7,7 @@ __all__ = ['repository', 'experiment_names', 'experiment_notebook', 'profiles', 
            'results_folder', 'Experiment', 'command_of', 'PublishedRun', 'published_names', 'published_run',
            'first_published']
 
-# %% ../nbs/11_experiments.ipynb #11d99a8b
+# %% ../nbs/11_experiments.ipynb #50d00d7d
 import io
 import json
 import os
@@ -25,7 +25,7 @@ from typing import Any
 import polars as pl
 
 import l2m
-from .arguments import checked
+from .arguments import checked, near_names
 from .parameters import PAPERMILL, checked_parameters, notebook_parameters, read_words
 from .places import local_folder, place, writable, write_atomically
 from .stores import check_stores
@@ -61,7 +61,7 @@ def _shipped(folder: str) -> Path:
         )
     return place
 
-# %% ../nbs/11_experiments.ipynb #59acd3cf
+# %% ../nbs/11_experiments.ipynb #717bc145
 def experiment_names() -> list[str]:
     "The experiments there are."
     return sorted(path.stem for path in _shipped("nbs/experiments").glob("*.ipynb"))
@@ -71,7 +71,7 @@ def experiment_names() -> list[str]:
 def experiment_notebook(name: str) -> Path:
     "The notebook of an experiment."
     if name not in (names := experiment_names()):
-        raise ValueError(f"experiment '{name}' is unknown: choose one of {names}")
+        raise ValueError(f"experiment '{name}' is unknown{near_names(name, names)}: choose one of {names}")
     return _shipped("nbs/experiments") / f"{name}.ipynb"
 
 
@@ -86,7 +86,7 @@ def profiles() -> dict[str, str]:
 def profile_parameters(profile: str, experiment: str) -> dict[str, Any]:
     "What a profile says about an experiment, in words."
     if profile not in (names := list(profiles())):
-        raise ValueError(f"profile '{profile}' is unknown: choose one of {names}")
+        raise ValueError(f"profile '{profile}' is unknown{near_names(profile, names)}: choose one of {names}")
     file = _shipped("params") / f"{profile}.yml"
     try:
         text = file.read_text("utf-8-sig")

@@ -10,6 +10,7 @@ import math
 import os
 import re
 import struct
+from collections.abc import Callable
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -299,7 +300,10 @@ def _check_whole(path: Path, gguf: GGUF):
             raise ValueError(f"'{path}': '{key}' is {value!r}, expected {' or '.join(map(repr, values))}")
 
 
-def read_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def read_gguf(
+    path: Path,
+    done: Callable[[], object] = lambda: None,  # called after each of four parts of the work
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     "The model of a GGUF file in float32, with its tokenizer, if all that the file holds is used."
     _check_whole(path, gguf := gguf_head(path))
     with TemporaryDirectory() as alone:  # transformers would read what lies beside the file as well
@@ -307,13 +311,17 @@ def read_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         source = dict(pretrained_model_name_or_path=alone, gguf_file="model.gguf")
         try:
             config = _stretched(AutoConfig.from_pretrained(**source), gguf)
+            done()
             tokenizer = AutoTokenizer.from_pretrained(**source)
+            done()
             unread = _unread_keys(gguf, config) or _unread_text(gguf, tokenizer) or _unread_tensors(gguf, config)
+            done()
             if not unread:
                 source |= dict(config=config, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32)
                 model, info = AutoModelForCausalLM.from_pretrained(**source, output_loading_info=True)
                 unread += [f"weight '{name}' is missing" for name in sorted(info["missing_keys"])]
                 unread += [f"tensor '{name}' is not read" for name in sorted(info["unexpected_keys"])]
+                done()
         except Exception as error:
             raise ValueError(
                 f"'{path}' cannot be read by transformers ({' '.join(str(error).split())}): "

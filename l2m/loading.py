@@ -6,7 +6,7 @@
 __all__ = ['SCHEMES', 'bos_candidates', 'Beginnable', 'bos_costs', 'Wanted', 'load_language_model', 'load_served_model', 'Scheme',
            'load_scorer', 'load_tokenizer']
 
-# %% ../nbs/03_loading.ipynb #0c7cfd14
+# %% ../nbs/03_loading.ipynb #69411f7a
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from .arguments import Count, checked
 from .devices import known_device, known_dtype
-from .expansion import EMBEDDED, dequantized
+from .expansion import EMBEDDED, check_model, dequantized, near_models
 from .interface import Scorer
 from .probe import probe
 from .scoring import LanguageModel
@@ -180,7 +180,7 @@ def load_language_model(
     probe(scorer)
     return _begun(scorer) if wanted.bos == "auto" else scorer
 
-# %% ../nbs/03_loading.ipynb #d63ed66d
+# %% ../nbs/03_loading.ipynb #870e3db9
 def _load(kind, source: str, name: str, **options):
     "A model or its tokenizer, or one clear error."
     try:
@@ -201,7 +201,7 @@ def _reason(error: Exception, source: str) -> str:
     if "Unrecognized configuration" in text:
         return "it is not a causal language model of transformers"
     if isinstance(error, OSError):
-        return f"no such folder, and not on the Hub; check the name, the network and HF_TOKEN ({text[:200]})"
+        return f"no such folder, and not on the Hub{near_models(source)}; check the name, the network and HF_TOKEN ({text[:200]})"
     return text[:500]
 
 # %% ../nbs/03_loading.ipynb #09da67ee
@@ -239,7 +239,7 @@ def load_served_model(
     scorer = ServedModel(server, model, tokenizer, start)
     return _begun(scorer) if wanted.bos == "auto" else scorer
 
-# %% ../nbs/03_loading.ipynb #2117401e
+# %% ../nbs/03_loading.ipynb #1e652a3d
 class Scheme(NamedTuple):
     "A kind of source: which names are of it, and how what they name is loaded."
 
@@ -256,11 +256,7 @@ def _files(knows: Callable[[Wanted], bool], place: Callable[[Wanted], str | Path
 
 
 def _on_the_hub(wanted: Wanted) -> str:
-    if wanted.path.is_absolute() or wanted.model.startswith((".", "~")) or wanted.model.count("/") > 1:
-        choices = ", ".join(map(repr, EMBEDDED))
-        raise FileNotFoundError(
-            f"no model at '{wanted.model}': give {choices}, a folder, a GGUF file or a name on the Hub"
-        )
+    check_model(wanted.model)
     return wanted.model
 
 
@@ -302,13 +298,10 @@ SCHEMES = [
     _files(lambda wanted: True, _on_the_hub),
 ]
 
-# %% ../nbs/03_loading.ipynb #74666bcb
+# %% ../nbs/03_loading.ipynb #d2e76b72
 def _check_asked(wanted: Wanted):
     "Refuse a name that is none, and what is meant for a server when there is none."
-    if not wanted.model.strip():
-        raise ValueError(
-            f"model is {wanted.model!r}: name a model, a folder or a GGUF file ('.' is the folder you are in)"
-        )
+    check_model(wanted.model)
     given = dict(served=wanted.served, tokenizer=wanted.tokenizer, in_flight=wanted.in_flight)
     asked = [name for name, value in given.items() if value is not None]
     if asked and not is_url(wanted.model):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'output_folder', 'run_experiment', 'execute', 'run', 'context', 'choices', 'audit', 'reproduce']
 
-# %% ../nbs/11_runs.ipynb #1dbf4d87
+# %% ../nbs/11_runs.ipynb #6369026e
 import json
 import os
 import re
@@ -32,7 +32,7 @@ from l2m.experiments import (
     results_folder,
     save_table,
 )
-from .parameters import checked_parameters, kind_in_words, notebook_parameters, parameter_comments, read_options
+from .parameters import checked_parameters, notebook_parameters, parameter_help, read_options, run_checks
 from .places import write_atomically
 from .published import DIRECT, NATS_PER_SCALAR
 from .stores import fingerprint
@@ -59,7 +59,7 @@ def run_experiment(
     folder = output or parameters["output"] or output_folder(experiment, profile, parameters)
     return execute(notebook, parameters, folder)
 
-# %% ../nbs/11_runs.ipynb #54c38d6b
+# %% ../nbs/11_runs.ipynb #b1f53607
 @checked
 def execute(
     notebook: Path,
@@ -67,13 +67,14 @@ def execute(
     folder: str | Path,  # of the results
 ) -> Path:  # the executed notebook
     "Execute a notebook with papermill; its own output is passed through."
+    parameters = parameters | {"output": str(folder)}
+    _must_be_text(parameters)
+    _must_hold_no_secret(parameters)
+    run_checks(notebook, parameters)  # before anything that takes long
     try:
         import papermill
     except ImportError:
         raise ModuleNotFoundError("experiments need papermill: pip install 'l2m-scaling[book]'") from None
-    parameters = parameters | {"output": str(folder)}
-    _must_be_text(parameters)
-    _must_hold_no_secret(parameters)
     folder = results_folder(folder)
     rank = parameters.get("rank")
     executed = folder / (f"{notebook.stem}-{rank}.ipynb" if rank else notebook.name)
@@ -148,7 +149,7 @@ def _stop(message: str):
     print(f"error: {message}", file=sys.stderr)
     raise typer.Exit(1)
 
-# %% ../nbs/11_runs.ipynb #1afe3025
+# %% ../nbs/11_runs.ipynb #b83a7e79
 def _option_words(words: list[str], flags: Collection[str] = ()) -> list[str]:
     "Options that are parameters, as key=value; those of the names `flags` may stand alone."
     options, words = [], list(words)
@@ -170,19 +171,24 @@ def _flags(experiment: str) -> set[str]:
     return {name for name, (annotation, _) in parameters.items() if annotation == "bool"}
 
 
-def _parameter_help(experiment: str) -> str:
-    "The parameters of an experiment, with their comments."
-    notebook = experiment_notebook(experiment)
-    comments = parameter_comments(notebook)
-    lines = [f"Parameters of {experiment}, with the notebook's defaults; a profile's values come before them:"]
-    for name, (annotation, default) in notebook_parameters(notebook).items():
-        if name == "output":  # an option of the command itself
-            continue
-        lines += [f"  --{name.replace('_', '-')}  {kind_in_words(annotation)}, by default {default!r}"]
-        lines += [f"      {comments[name]}"] if name in comments else []
-    return "\n".join(lines)
+def _help(experiment: str, profile: str | None) -> str:
+    "The parameters of an experiment; None: with the notebook's own values."
+    said = {} if profile is None else profile_parameters(profile, experiment)
+    whose = "the notebook" if profile is None else f"profile '{profile}'"
+    return parameter_help(experiment_notebook(experiment), said, whose)
 
-# %% ../nbs/11_runs.ipynb #de212880
+
+def _shown_profile(context: typer.Context, experiment: str, profile: str) -> str | None:
+    "The profile whose values the help shows: the one that is named, or that would be taken where it is about the experiment."
+    if context.get_parameter_source("profile").name != "DEFAULT":
+        return profile
+    try:
+        profile_parameters(profile, experiment)
+    except ValueError:
+        return None
+    return profile
+
+# %% ../nbs/11_runs.ipynb #b2f4e8c7
 app = typer.Typer(help="Measure how mutual information scales in text.", no_args_is_help=True, add_completion=False)
 _OPEN = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -212,12 +218,14 @@ def _run_or_help(
     "Execute an experiment with its options, or show what they are."
     with _one_error():
         if help or experiment is None:
-            more = _parameter_help(experiment) if experiment else "`l2m run EXPERIMENT --help` shows its parameters."
-            print(f"{context.get_help()}\n{more}")
-            return
-        given = read_options(parameter + _option_words(context.args, _flags(experiment)))
-        executed = run_experiment(experiment, profile, given, output)
-    print(f"executed notebook: {executed}")
+            more = "`l2m run EXPERIMENT --help` shows its parameters."
+            if experiment:
+                more = _help(experiment, _shown_profile(context, experiment, profile))
+            told = f"{context.get_help()}\n{more}"
+        else:
+            given = read_options(parameter + _option_words(context.args, _flags(experiment)))
+            told = f"executed notebook: {run_experiment(experiment, profile, given, output)}"
+    print(told)  # outside: whoever reads only the head of it makes no error
 
 
 @app.command(context_settings=_OPEN)
@@ -265,13 +273,9 @@ def choices():
     corpora = f"{', '.join(NAMED)}, a .txt, .jsonl or .parquet file, a folder or a URL of them, hf:owner/name"
     models = f"{', '.join(EMBEDDED)}, a name on the Hub, a folder, a GGUF file, the address of a server"
     with _one_error():
-        print("experiments:")
-        for name in experiment_names():
-            print(f"  {name:26s}{_one_line(experiment_notebook(name))}")
-        print("profiles:")
-        for name, purpose in profiles().items():
-            print(f"  {name:26s}{purpose}")
-        print(f"corpora: {corpora}\nmodels: {models}")
+        told = [f"  {name:26s}{_one_line(experiment_notebook(name))}" for name in experiment_names()]
+        purposes = [f"  {name:26s}{purpose}" for name, purpose in profiles().items()]
+    print("experiments:", *told, "profiles:", *purposes, f"corpora: {corpora}\nmodels: {models}", sep="\n")
 
 
 def _one_line(notebook: Path) -> str:

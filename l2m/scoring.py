@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_tokens', 'check_places', 'SequenceScorer', 'check_finite', 'weights_fingerprint', 'LanguageModel']
 
-# %% ../nbs/03_scoring.ipynb #0667860c
+# %% ../nbs/03_scoring.ipynb #1f088b82
 import copy
 import hashlib
 import json
@@ -23,6 +23,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from . import moved
 from .arguments import checked, fits
+from .beforehand import context_limit
 from .branches import State, branch, padded, side_by_side
 from .heads import body_of, is_direct, target_logprobs
 from .interface import Continuation, Scorer
@@ -147,19 +148,7 @@ def check_finite(scorer: "LanguageModel", logprobs: Tensor):
             "half precision may overflow, try dtype='float32'; in float32 the weights are damaged"
         )
 
-# %% ../nbs/03_scoring.ipynb #08316e68
-def _context_limit(config) -> int | None:
-    "Longest input whose positions mean the same however it is cut: up to where stretched rotary embeddings set in."
-    rope = getattr(config, "rope_parameters", None) or {}
-    stretched = [
-        r for r in (rope, *rope.values()) if isinstance(r, dict) and r.get("rope_type") in ("longrope", "dynamic")
-    ]
-    original = [r.get("original_max_position_embeddings") for r in stretched]
-    original += [getattr(config, "original_max_position_embeddings", None)] * bool(stretched)
-    limits = [n for n in (getattr(config, "max_position_embeddings", None), *original) if n and n > 0]
-    return min(limits, default=None)
-
-
+# %% ../nbs/03_scoring.ipynb #851c7cc6
 def _cache_argument(body: PreTrainedModel) -> str:
     "The name under which a model's body takes its state."
     names = body.forward.__code__.co_varnames
@@ -343,7 +332,7 @@ def _score(
     check_finite(scorer, torch.cat([logprobs.flatten() for logprobs in found.values()]))
     return found[-1], [found[i] for i in after]
 
-# %% ../nbs/03_scoring.ipynb #84c171af
+# %% ../nbs/03_scoring.ipynb #3b2ac072
 class LanguageModel:
     "A causal language model of transformers as a `Scorer`."
 
@@ -359,7 +348,7 @@ class LanguageModel:
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
         self.vocabulary = model.config.get_text_config().vocab_size
         self.bos = self._known(bos)
-        self.context_limit = _context_limit(model.config.get_text_config())
+        self.context_limit = context_limit(model.config.get_text_config())
         self.device, self.dtype = model.get_input_embeddings().weight.device, model.dtype
         self.reuses_state, self.direct, self.recipe = True, None, None  # found out; the call that loads it anew
         self.pass_tokens = _pass_tokens(model) if self.device.type == "cuda" else 0

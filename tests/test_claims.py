@@ -1,11 +1,24 @@
 "Claims are data: what their file must say, and which verdict a rule gives."
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from l2m.claims import AGREES, DIFFERS, NOT_DIAGNOSTIC, OUT, PREDICATES, Claim, Estimate, counted, judged
+from l2m.claims import (
+    AGREES,
+    DIFFERS,
+    NOT_DIAGNOSTIC,
+    OUT,
+    PREDICATES,
+    Claim,
+    Estimate,
+    counted,
+    judged,
+    law_facts,
+    pair_facts,
+)
 
 ENTRY = dict(about="an example", where="Fig. 2", says="β is {theirs}.", ours="{ours}", data="a corpus")
 FACTS = dict(
@@ -72,3 +85,17 @@ def test_every_entry_is_whole_and_every_rule_is_used():
 )
 def test_counts_are_a_sentence(verdicts, sentence):
     assert counted([Claim("", "", "", "", "", verdict) for verdict in verdicts]) == sentence
+
+
+def test_estimates_in_a_list_stand_apart():
+    "Commas stand inside an interval, so none may stand between two estimates."
+    texts = [
+        entry[key] for part in PARTS for entry in part["claims"] for key in ("says", "ours", "more") if key in entry
+    ]
+    facts = law_facts() | pair_facts()
+    estimates = {key for key, value in facts.items() if isinstance(value, Estimate)}
+    estimates |= {key for key, value in facts.items() if isinstance(value, dict)}  # of estimates by method
+    field = rf"\{{(?:{'|'.join(map(re.escape, sorted(estimates)))})(?:\[[^]]*\])?\}}"
+    close = re.compile(rf"{field}[^;.{{}}]*,[^;.{{}}]*{field}")
+    assert any(len(re.findall(field, text)) > 1 for text in texts)
+    assert [text for text in texts if close.search(text)] == []

@@ -10,6 +10,7 @@ import torch
 
 from l2m.context import (
     ContextScores,
+    UsefulContext,
     context_gains,
     context_page,
     doublings,
@@ -190,6 +191,25 @@ def test_an_uncertain_answer_has_a_wide_interval():
     found = useful_context(scores_of([4, 3, 2.5, 2.47, 2.44], noise=0.3), 0.01)
     order = lambda c: 99 if c is None else c
     assert order(found.low) <= order(found.length) <= order(found.high) and order(found.low) < order(found.high)
+
+
+@pytest.mark.parametrize(
+    "low, length, high, begins",
+    [
+        (256, None, None, "Somewhere from 256 tokens upwards (95 % interval, without an upper end within the 1,024 that were measured) lies"),
+        (64, 128, None, "Somewhere from 64 tokens upwards (95 % interval, without an upper end within the 1,024 that were measured) lies"),
+        (64, 128, 256, "Somewhere from 64 to 256 tokens (95 % interval) lies"),
+        (64, 128, 128, "Beyond 128 tokens a doubling gains less than 2 % of the loss (0.050 nats per token); 95 % interval: 64 to 128."),
+        (128, 128, 128, "Beyond 128 tokens a doubling gains less than 2 % of the loss (0.050 nats per token); 95 % interval: 128."),
+        (None, None, None, "At 1,024 tokens a doubling still gains 2 % of the loss or more"),
+    ],
+)  # fmt: skip
+def test_the_answer_is_no_surer_than_its_interval(low, length, high, begins):
+    table = context_gains(scores_of([4 - 0.1 * k for k in range(11)], noise=0.01))
+    said = in_words(table, UsefulContext(length, low, high, 0.05), 0.02, "m", "c")[1]
+    assert said.startswith(begins)
+    best = "more than 512" if length is None else f"{length:,}"
+    assert (f"The best single answer is {best} tokens" in said) == begins.startswith("Somewhere")
 
 
 @pytest.mark.parametrize("family, grows", [("llama", True), ("mamba2", False)])

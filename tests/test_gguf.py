@@ -4,7 +4,9 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import gguf
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from tqdm import tqdm
 from transformers import (
     Gemma3ForCausalLM,
     Gemma3TextConfig,
@@ -26,7 +29,7 @@ from transformers import (
 )
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from l2m.expansion import _clear_parts, dequantized
+from l2m.expansion import _clear_parts, _one_bar, dequantized
 from l2m.gguf import gguf_head
 from l2m.loading import load_scorer
 from l2m.scoring import LanguageModel
@@ -466,6 +469,19 @@ def test_a_killed_conversion_is_cleared_and_a_living_one_is_not(tmp_path, cache)
     load(other)
     assert not list(cache.glob(".*.part"))
     assert load(path).logprobs(IDS)[0].isfinite().all()
+
+
+def test_a_conversion_has_one_bar_that_says_what_happens(capsys, monkeypatch):
+    "Bars of what it calls are not shown; whatever else is told is."
+    monkeypatch.setattr("l2m.expansion.tqdm", partial(tqdm, disable=False))
+    with _one_bar("converting a model, once", 3) as bar:
+        for _ in tqdm(range(3), desc="inner", disable=False):
+            bar.update()
+        print("a warning", file=sys.stderr)
+        within = sys.stderr
+    shown = capsys.readouterr().err
+    assert "converting a model, once: 100%" in shown and "a warning\n" in shown and "inner" not in shown
+    assert sys.stderr is not within  # and the stream is the old one again
 
 
 def test_leftovers_of_any_name_are_cleared(cache):

@@ -65,7 +65,10 @@ def test_a_profile_of_every_day_speaks_of_every_experiment(profile):
     [
         (["nothing"], "experiment 'nothing' is unknown: choose one of"),
         (["bipartite_scaling", "--profile", "huge"], "profile 'huge' is unknown: choose one of"),
-        (["bipartite_scaling", "-p", "pears=64"], "has no parameter 'pears': choose among"),
+        (
+            ["bipartite_scaling", "-p", "pears=64"],
+            "has no parameter 'pears' \\(perhaps 'pairs' was meant\\): choose among",
+        ),
         (
             ["bipartite_scaling", "-p", "pairs=many"],
             "parameter 'pairs' of bipartite_scaling is 'many', expected int or list\\[int\\], by default 8: write -p 'pairs=8'",
@@ -74,7 +77,10 @@ def test_a_profile_of_every_day_speaks_of_every_experiment(profile):
             ["bipartite_scaling", "-p", "lengths=[4, long]"],
             "expected list\\[int\\], by default .*: write -p 'lengths=\\[4, 16, 64\\]'",
         ),
-        (["bipartite_scaling", "--pears", "64"], "has no parameter 'pears': choose among"),
+        (
+            ["bipartite_scaling", "--pears", "64"],
+            "has no parameter 'pears' \\(perhaps 'pairs' was meant\\): choose among",
+        ),
         (["bipartite_scaling", "--pairs", "many"], "parameter 'pairs' of bipartite_scaling is 'many', expected int"),
         (["bipartite_scaling", "--pairs"], "option '--pairs' has no value: write --pairs value"),
         (["bipartite_scaling", "--pairs", "--seed", "1"], "option '--pairs' has no value"),
@@ -94,6 +100,11 @@ def test_a_profile_of_every_day_speaks_of_every_experiment(profile):
         ),
         (["bipartite_scaling", "-p", "pairs=8", "-p", "pairs=16"], "parameter 'pairs' is given twice, as '8' and '16'"),
         (["../11_runs"], "experiment '../11_runs' is unknown: choose one of"),
+        (
+            ["bipartite_scalling"],
+            "experiment 'bipartite_scalling' is unknown \\(perhaps 'bipartite_scaling' .*was meant\\): choose",
+        ),
+        (["bipartite_scaling", "--length", "4,16"], "no parameter 'length' \\(perhaps 'lengths' was meant\\): choose"),
         (
             ["gaussian_families", "--profile", "ci", "--output", "README.md"],
             "'README.md' cannot be written \\(it is no folder\\): make room or choose another place",
@@ -140,9 +151,33 @@ def test_every_parameter_is_an_option_with_its_comment(checkout):
     shown = command(checkout, "run", "tiny", "--help")
     names = set(notebook_parameters(checkout / "nbs/experiments/tiny.ipynb")) - {"output"}
     assert shown.returncode == 0 and all(f"  --{name.replace('_', '-')}  " in shown.stdout for name in names)
+    assert "Parameters of tiny, each with its value in the notebook:" in shown.stdout  # `demo` says nothing about it
     assert shown.stdout.count("--output") == 1  # an option of the command, and not told twice
     assert "--pairs  int, by default 8\n      windows drawn" in shown.stdout and "Usage" in shown.stdout
     assert "EXPERIMENT" in command(checkout, "run").stdout
+
+
+@pytest.mark.parametrize(
+    "words, whose, values",
+    [
+        (["--profile", "ci"], "profile 'ci'", {"pairs": 8, "lengths": [4, 16, 64], "documents": 24}),
+        (["--profile", "demo"], "profile 'demo'", {"pairs": [480, 240, 64, 24, 16], "batch-size": 1}),
+        ([], "profile 'demo'", {"pairs": [480, 240, 64, 24, 16], "batch-size": 1, "seed": 0}),
+    ],
+)
+def test_help_shows_the_values_of_the_profile(words, whose, values, monkeypatch):
+    "Those that a run would have"
+    monkeypatch.chdir(ROOT)
+    shown = CliRunner().invoke(runs.app, ["run", "bipartite_scaling", *words, "--help"]).stdout
+    assert f"Parameters of bipartite_scaling, each with its value in {whose}:" in shown
+    for name, value in values.items():
+        assert re.search(rf"^  --{name}  .*, by default {re.escape(repr(value))}$", shown, re.MULTILINE)
+
+
+def test_help_with_a_profile_that_is_none_is_an_error(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    done = CliRunner().invoke(runs.app, ["run", "bipartite_scaling", "--profile", "demoo", "--help"])
+    assert done.exit_code == 1 and "profile 'demoo' is unknown (perhaps 'demo' was meant)" in done.stderr
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -160,6 +195,90 @@ def test_what_there_is_to_choose_from_is_listed():
 
 def test_the_version_is_told():
     assert command(ROOT, "--version").stdout == f"l2m {l2m.__version__}\n"
+
+
+CHECKED = [
+    ("bipartite_scaling", ["--pairs", "4,4"], "pairs \\[4, 4\\] for lengths \\[4, 16, 64\\]: choose .* or 3 numbers"),
+    ("bipartite_scaling", ["--lengths", "4"], "lengths \\[4\\]: a law needs at least two lengths"),
+    ("bipartite_scaling", ["--documents", "1"], "1 of its documents has 64 bytes or more, and two are the least"),
+    (
+        "bipartite_scaling",
+        ["--model", "smolm2-135m"],
+        "no model at 'smolm2-135m' \\(perhaps 'smollm2-135m' was meant\\)",
+    ),
+    ("bipartite_scaling", ["--corpus", "sotoo"], "no corpus 'sotoo' \\(perhaps 'sotu' was meant\\): expected one of"),
+    (
+        "bipartite_scaling",
+        ["--model", "{model}", "--lengths", "4,65"],
+        "length 65 exceeds the 32-token context of '{model}'",
+    ),
+    ("bipartite_scaling", ["--corpus", "{corpus}"], "8 windows of 64 tokens .* have room for at most 4, since"),
+    ("context", ["--longest", "1000"], "longest is 1000, no power of two: choose 512 or 1024"),
+    ("context", ["--share", "2"], "share 2.0 is no share of the loss"),
+    ("context", ["--model", "{model}", "--longest", "32"], "length 40 exceeds the 32-token context"),
+    ("passage", ["--step", "3"], "length 32 and step 3"),
+    ("token_gains", ["--lengths", "4,16"], "choose three different lengths"),
+    ("thinned_cache", ["--exponents", "1.5"], "give each once, from 0 to below 1"),
+    ("memorisation", ["--doses", "1,2"], "give 0 first and rising doses"),
+    ("reader_quality", ["--perfect", "1"], "give the lowest and the highest cost"),
+    ("code_length", ["--longest", "4"], "choose longest >= 16"),
+    ("estimator_search", ["--length", "100"], "choose a power of four"),
+    ("estimators_against_truth", ["--pairs", "3"], "choose even numbers from 4 on"),
+    ("gaussian_families", ["--layers", "11"], "choose 1 <= layers <= 10"),
+    ("ising_lattice", ["--sides", "3,5"], "choose even ones"),
+    ("position_nll", ["--tokens", "7"], "does not divide the 7 tokens"),
+    ("santa_fe_kl", ["--tokens", "7"], "does not divide the 7 tokens"),
+    ("data_scaling", ["--sizes", "1,2"], "need four sizes"),
+    ("beyond_text", ["--units", "sentences"], "units 'sentences' is unknown"),
+    ("diffusion", ["--samples", "7"], "choose a multiple of samples"),
+    ("two_point_scaling", ["--corpus", "sotoo"], "no corpus 'sotoo'"),
+]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    "The configuration of a model, and a corpus of two short texts"
+    model, corpus = tmp_path_factory.mktemp("model"), tmp_path_factory.mktemp("corpus")
+    (model / "config.json").write_text('{"model_type": "llama", "max_position_embeddings": 32}')
+    for name in ("first", "second"):
+        (corpus / f"{name}.txt").write_text("No man is an island. " * 7)  # 147 bytes
+    return dict(model=str(model), corpus=str(corpus))
+
+
+@pytest.mark.parametrize("experiment, words, said", CHECKED)
+def test_what_cannot_be_is_refused_before_a_notebook_is_started(experiment, words, said, small, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("papermill.execute_notebook", lambda *_, **__: pytest.fail("a kernel was started"))
+    words = [word.format(**small) for word in words]
+    done = CliRunner().invoke(runs.app, ["run", experiment, "--profile", "ci", *words, "--output", str(tmp_path / "x")])
+    assert done.exit_code == 1 and len(done.stderr.splitlines()) == 1, done.output
+    assert re.search(said.format(**small) if "{" in said else said, done.stderr)
+    assert not (tmp_path / "x").exists()
+
+
+LIGHT = """
+import sys
+from pathlib import Path
+from l2m import runs
+from l2m.experiments import experiment_notebook, experiment_names, profile_parameters
+from l2m.parameters import checked_parameters, run_checks, tagged_cells
+done = []
+for name in experiment_names():
+    notebook = experiment_notebook(name)
+    if tagged_cells(notebook, "checks"):
+        for profile in ("ci", "demo"):
+            run_checks(notebook, checked_parameters(notebook, profile_parameters(profile, name)))
+        done.append(name)
+heavy = {"torch", "transformers", "scipy", "datasets", "matplotlib", "papermill"} & set(sys.modules)
+assert not heavy, heavy
+print(*done)
+"""
+
+
+def test_what_is_checked_first_needs_nothing_heavy_and_lets_the_profiles_pass():
+    done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert {name for name, _, _ in CHECKED} <= set(done.stdout.split())
 
 
 def test_an_error_in_the_notebook_is_one_clear_error(tmp_path):

@@ -970,6 +970,15 @@ def test_bad_files_are_one_clear_error(tmp_path, text, message):
             history_state(path, 10)
 
 
+def test_a_name_without_an_owner_is_not_looked_up_on_the_hub(monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("the network was asked"))
+    with pytest.raises(
+        ValueError, match="'smolm2-135m' is no file, .* \\(perhaps 'smollm2-135m' was meant\\); a name on"
+    ):
+        history_state("smolm2-135m", 10)
+    assert history_state("smollm2-135m", 10).at(10).scalars == 30 * 2 * 3 * 64 * 9  # the tenth token is only predicted
+
+
 def test_a_name_that_nobody_knows_offline(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(

@@ -4,12 +4,15 @@ The notebook is in the order in which it computes. Sections whose heading carrie
 comes what was learned, then how to run it; the rest, which in the book is a test of a few seconds, is folded.
 """
 
+import re
+
 from docutils import nodes
 from nbformat.v4 import new_markdown_cell
 from sphinx.errors import ExtensionError
 
 AFTER_FINDINGS = "What was learned", "Exercises"
 RUN = "Run it"
+ANNOUNCED = re.compile(r"^-- published, not of this run: .*\n?", re.MULTILINE)  # on a page the heading says so
 MARK = "folded from here"
 FOLD = (
     f"## The code, and a test of it\n\n% {MARK}\n\n"
@@ -39,6 +42,14 @@ def sections(cells) -> list[list]:
     return parts
 
 
+def quiet(cell) -> None:
+    "Leave out the line that tells in a terminal where a published run begins"
+    for output in cell.outputs:
+        if "text" in output:
+            output.text = ANNOUNCED.sub("", output.text)
+    cell.outputs = [output for output in cell.outputs if output.get("text", "shown")]
+
+
 def arrange(notebook, name: str) -> None:
     "Put an experiment's cells into the order of its page"
     head, *parts = sections(notebook.cells)
@@ -51,6 +62,7 @@ def arrange(notebook, name: str) -> None:
     rest = [part for part in parts if part not in [*found, *learned, run]]
     for cell in [cell for part in [*found, run] for cell in part if cell.cell_type == "code"]:
         cell.metadata.setdefault("tags", []).append("hide-input")
+        quiet(cell)
     order = [head, *found, *learned, run[:last], [new_markdown_cell(FOLD), *run[last:]], *rest]
     notebook.cells = [cell for part in order for cell in part]
 

@@ -217,6 +217,23 @@ def test_experiment_shows_what_was_found_and_folds_its_test(open_page, path):
     assert titles.index("Run it") + 1 == titles.index("The code, and a test of it")
 
 
+FOUND = """() => {
+    const run = document.querySelector('#run-it')
+    const shown = [...document.querySelectorAll('article :is(img, table.dataframe, .output.stream)')]
+        .filter(e => run.compareDocumentPosition(e) & Node.DOCUMENT_POSITION_PRECEDING)
+    const tables = shown.filter(e => e.matches('table:not(.sortable)'))
+    return [shown[0].tagName, tables.map(t => [t.rows.length - 1, t.rows[0].cells.length])]
+}"""
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS)
+def test_experiment_shows_a_figure_first_and_short_tables(open_page, path):
+    "A table that its headings sort is for looking up, and may be long"
+    first, tables = open_page(path).page.evaluate(FOUND)
+    assert first == "IMG", "what was found begins with its figure"
+    assert [size for size in tables if size[0] > 10 or size[1] > 6] == [], "ten rows and six columns at most"
+
+
 def test_api_page_shows_docments(open_page):
     page = open_page("api/law.html").page
     assert page.locator("dl.py.function dl.field-list").count() > 5

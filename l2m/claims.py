@@ -119,7 +119,7 @@ def law_facts() -> dict:
         raise ValueError("recall of a book changes an exponent: the claim on the direct estimate says that it does not")
     codes = _read("code_length/smollm2-135m", "laws").filter(run="eltec-eng-smollm2-135m")
     codes = {row["method"]: _estimate(row) for row in codes.iter_rows(named=True)}
-    perfect = _read("reader_quality/eltec-eng", "ends").row(by_predicate=pl.col("value") == "exponent", named=True)
+    perfect = _read("reader_quality/eltec-eng", "ends").filter(value="exponent", series="all").row(0, named=True)
     return dict(
         **{"sotu": _by_method("sotu-smollm2-135m"), "eltec": _by_method("eltec-eng-smollm2-135m")},
         **{"gemma": _by_method("eltec-eng-gemma3-270m"), "wiki": _by_method("wikipedia-smollm2-135m")},

@@ -268,7 +268,7 @@ def measure_parts(
         parts["position" if part.kind == "position" else path] = part
     return tuple(_counted_once(parts, behind).values())
 
-# %% ../nbs/07_state.ipynb #8734b8ea
+# %% ../nbs/07_state.ipynb #d477d2ab
 def _read(model):
     "What was found where: its last shape, its scalars after so many tokens, and the origins of a single token's."
     shapes, counts, read = {}, {}, []
@@ -293,7 +293,7 @@ def _read(model):
         )
     grows = [count.get(3) != count.get(1) for count in counts.values()]
     schedule = schedule_in(model, configuration_of(model))
-    few = min(schedule.begins_at(3), 2**20) if isinstance(schedule, Segments) else 10
+    few = min(schedule.begins_at(3), 4096) if isinstance(schedule, Segments) else 10
     try:
         measure(_far(model) if any(grows) and not all(grows) else 2**20 + 1 if any(grows) else few)
     except ValueError:  # tables of positions and of masks end

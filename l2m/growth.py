@@ -34,7 +34,7 @@ def _alike(found: np.ndarray, given):
         return torch.from_numpy(np.ascontiguousarray(found)).to(given.device)
     return found if np.ndim(given) else found.item()
 
-# %% ../nbs/07_growth.ipynb #7012870c
+# %% ../nbs/07_growth.ipynb #bc221525
 _ALMOST = 1e-12, 1e-3  # relative, and at most; products and powers in double precision are right to 1e-15
 
 
@@ -53,7 +53,7 @@ def _first(count: Callable, wanted: np.ndarray) -> np.ndarray:
         before, by = np.where(reached, before, middle), np.where(reached, middle, by)
     return by
 
-
+# %% ../nbs/07_growth.ipynb #36ee5d38
 @checked
 @dataclass(frozen=True)
 class Unlocking:

@@ -7,7 +7,7 @@ __all__ = ['FAMILIES', 'transformers_chunk_scan', 'Shape', 'gpt2', 'llama', 'sli
            'layers_and_width', 'model_config', 'chunk_scan', 'use_chunk_scan', 'VectorModel', 'parameter_count',
            'build_model', 'model_arguments', 'state_scalars']
 
-# %% ../nbs/09_models.ipynb #09-models-003
+# %% ../nbs/09_models.ipynb #e8fc36c7
 import importlib.util
 import math
 import re
@@ -35,7 +35,7 @@ from transformers.models.mamba2 import modeling_mamba2
 from .arguments import Between, Count, checked
 from .devices import device_bytes, known_device
 from .growing import Growing, grow, mark_growth, schedule_of
-from .growth import Lifetimes, Unlocking
+from .growth import Lifetimes, Segments, Unlocking
 from .state import history_state
 
 # %% ../nbs/09_models.ipynb #09-models-006
@@ -290,7 +290,7 @@ class VectorModel(nn.Module):
 # %% ../nbs/09_models.ipynb #09-models-023
 _TRAINING_BYTES = 16  # a parameter in float32: weight, gradient, two averages
 
-# %% ../nbs/09_models.ipynb #09-models-024
+# %% ../nbs/09_models.ipynb #b3bfa92e
 @checked
 def parameter_count(model: nn.Module) -> int:
     "Trained parameters, shared ones once."
@@ -300,8 +300,8 @@ def parameter_count(model: nn.Module) -> int:
 def _made(config: PreTrainedConfig, length: int, copies: int | None, positions: bool) -> nn.Module:
     "A model of a configuration, with its schedule if that has one."
     model = VectorModel(config, length, copies, positions) if copies else AutoModelForCausalLM.from_config(config)
-    if schedule_of(config) is not None:
-        grow(model.backbone if copies else model)
+    if (schedule := schedule_of(config)) is not None:
+        grow(model.backbone if copies else model, schedule)
     return model
 
 
@@ -341,27 +341,29 @@ def build_model(
             model = make().to(device)
     return model
 
-# %% ../nbs/09_models.ipynb #09-models-026
+# %% ../nbs/09_models.ipynb #7dcbfd97
 @checked
 def model_arguments(
-    text: str,  # "gpt2", "mamba2/16", "mamba2:24x768", "mamba2:24x768/128", "mamba2/16^0.8", "llama^0.8*4"
+    text: str,  # "gpt2", "mamba2/16", "mamba2:24x768", "mamba2:24x768/128", "mamba2/16^0.8", "llama^0.8*4", "mamba2/16~0.8"
     size: str = "tiny",  # where the text names none
 ) -> dict:  # name, size and state for `build_model`, and growth if there is one
     "A model's family, size, state and growth from one word."
     number = r"(\d*\.?\d+)"
-    found = re.fullmatch(rf"(\w+)(?::(\w+))?(?:/(\d+))?(?:\^{number}(?:\*{number})?)?", text)
+    found = re.fullmatch(rf"(\w+)(?::(\w+))?(?:/(\d+))?(?:([\^~]){number}(?:\*{number})?)?", text)
     if found is None:
         raise ValueError(
             f"model '{text}' is not understood: write family:size/state^growth, as 'gpt2' or 'mamba2:24x768/128'"
         )
-    name, own, state, exponent, scale = found.groups()
-    kind = Lifetimes if name in ("gpt2", "llama") else Unlocking
-    growth = exponent and (kind(float(exponent), float(scale)) if scale else float(exponent))
+    name, own, state, mark, exponent, scale = found.groups()
+    kind = Segments if mark == "~" else Lifetimes if name in ("gpt2", "llama") else Unlocking
+    plain = mark == "^" and not scale  # a number: the model's own kind of schedule
+    growth = exponent and (float(exponent) if plain else kind(float(exponent), *map(float, filter(None, [scale]))))
     return dict(name=name, size=own or size, state=state and int(state)) | (dict(growth=growth) if exponent else {})
 
 
 assert model_arguments("mamba2:24x768/128") == dict(name="mamba2", size="24x768", state=128)
 assert model_arguments("mamba2^0.8*0.5")["growth"] == Unlocking(0.8, 0.5)
+assert model_arguments("mamba2/16~0.8")["growth"] == Segments(0.8)
 
 # %% ../nbs/09_models.ipynb #09-models-032
 @checked

@@ -6,7 +6,7 @@
 __all__ = ['Growth', 'find_growth', 'Declared', 'StatePart', 'HistoryState', 'whole_bytes', 'measure_parts', 'history_state',
            'model_name']
 
-# %% ../nbs/07_state.ipynb #73b52534
+# %% ../nbs/07_state.ipynb #046bd391
 import copy
 import math
 import re
@@ -27,12 +27,12 @@ from .arguments import Between, Count, checked, fits
 from .caches import Origins, cached_tensors, common_origins, count_scalars, without_values
 from .configurations import check_direction, configuration_of, first_line, load_configuration, longest_input, quiet
 from .growing import channels_of, grow, schedule_in, schedule_of
-from .growth import Lifetimes, Scheduled, Unlocking, exponent_of
+from .growth import Lifetimes, Scheduled, Segments, Unlocking, exponent_of
 from .interface import DeclaredState
 
 __getattr__ = moved("state", "condition", "configurations", "audit")  # names that were here once
 
-# %% ../nbs/07_state.ipynb #07-state-014
+# %% ../nbs/07_state.ipynb #cfb2ac0d
 _LAWS: dict[str, tuple[Callable, str]] = {
     "fixed": (lambda tokens, limit: min(tokens, 1), "{size}"),
     "linear": (lambda tokens, limit: tokens, "{size}·(ℓ−1)"),
@@ -63,13 +63,12 @@ class Growth:
 
 def find_growth(
     counts: dict[int, int],  # scalars found after so many tokens; one token among them
-    schedule: Unlocking | Lifetimes | None = None,  # of the model
+    schedule: Unlocking | Lifetimes | Segments | None = None,  # of the model
 ) -> Growth | Scheduled | None:  # None: no law describes the counts
     "The law behind the counts of one tensor."
     size, largest = counts[1], max(counts.values())
-    laws = [Growth(size, "fixed")]
-    laws += [Scheduled(size, schedule)] if isinstance(schedule, Lifetimes) and schedule.exponent < 1 else []
-    laws += [Growth(size, "linear")]
+    bends = isinstance(schedule, Segments) or (isinstance(schedule, Lifetimes) and schedule.exponent < 1)
+    laws = [Growth(size, "fixed"), *([Scheduled(size, schedule)] if bends else []), Growth(size, "linear")]
     laws += [Growth(size, "window", largest // size)] if size else []
     return next((law for law in laws if all(law(n) == count for n, count in counts.items())), None)
 
@@ -182,7 +181,7 @@ def whole_bytes(dtype: str) -> int:
         )
     return kind.itemsize
 
-# %% ../nbs/07_state.ipynb #52a58749
+# %% ../nbs/07_state.ipynb #99fd692d
 _KINDS = {
     "keys": "keys",
     "values": "values",
@@ -220,6 +219,8 @@ def _part(model, path, shape, growth):
         state = Growth(channels, "window", min([shape[-1], *(k - 1 for k in kernels)]))
     elif kind == "recurrent" and isinstance(schedule := schedule_in(model, config), Unlocking):
         state = Scheduled(growth.size // channels_of(config), schedule, channels_of(config))
+    elif kind == "recurrent" and isinstance(schedule, Segments) and schedule.exponent:
+        state = growth = Scheduled(growth.size, schedule)  # though no state was closed as far as it was measured
     types = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or []
     seen = types[layer] if layer is not None and layer < len(types) else None
     if seen == "chunked_attention" and growth.law == "window":
@@ -228,13 +229,17 @@ def _part(model, path, shape, growth):
         state = Growth(growth.size, "window", config.window_size - 1)
     return StatePart(layer, kind, state, growth)
 
-# %% ../nbs/07_state.ipynb #e20d1672
+# %% ../nbs/07_state.ipynb #2791fa9f
 def _counted_once(
     parts: dict[tuple, StatePart],
     behind: dict[tuple, frozenset],  # where a tensor was found -> regions of projections' outputs
 ) -> dict[tuple, StatePart]:
     "The parts with the smallest sizes that will do."
-    growing = {path: behind[path] for path, part in parts.items() if behind.get(path) and part.storage.law != "fixed"}
+    growing = {
+        path: behind[path]
+        for path, part in parts.items()
+        if behind.get(path) and part.storage.law not in ("fixed", "segments")
+    }
     parts = dict(parts)
     for paths, regions in common_origins(growing):
         left, counted = count_scalars(regions), []
@@ -263,7 +268,7 @@ def measure_parts(
         parts["position" if part.kind == "position" else path] = part
     return tuple(_counted_once(parts, behind).values())
 
-# %% ../nbs/07_state.ipynb #39467e03
+# %% ../nbs/07_state.ipynb #d477d2ab
 def _read(model):
     "What was found where: its last shape, its scalars after so many tokens, and the origins of a single token's."
     shapes, counts, read = {}, {}, []
@@ -287,20 +292,21 @@ def _read(model):
             f"it keeps nothing from one token to the next: an encoder, or a model that has no cache{remedy}"
         )
     grows = [count.get(3) != count.get(1) for count in counts.values()]
+    schedule = schedule_in(model, configuration_of(model))
+    few = min(schedule.begins_at(3), 4096) if isinstance(schedule, Segments) else 10
     try:
-        measure(_far(model) if any(grows) and not all(grows) else 2**20 + 1 if any(grows) else 10)
+        measure(_far(model) if any(grows) and not all(grows) else 2**20 + 1 if any(grows) else few)
     except ValueError:  # tables of positions and of masks end
         if not (positions := longest_input(configuration_of(model))):
             raise
         measure(positions)
-    schedule = schedule_in(model, configuration_of(model))
     laws = [find_growth(count, schedule) for count in counts.values() if len(count) == len(read)]
     for limit in sorted({law.limit for law in laws if law and law.limit}):
         for tokens in {limit, limit + 1} - {*read}:
             measure(tokens)
     return shapes, {path: {n: count.get(n, 0) for n in read} for path, count in counts.items()}, behind
 
-# %% ../nbs/07_state.ipynb #9bf6802a
+# %% ../nbs/07_state.ipynb #87502108
 def _far(model):
     "Tokens that reach past every window that the configuration names."
 
@@ -360,7 +366,7 @@ def _explained(name, measure):
         reason = str(error) if type(error) is ValueError else first_line(error)
         raise ValueError(f"'{name}' cannot be measured: {reason}") from error
 
-# %% ../nbs/07_state.ipynb #new-92400257
+# %% ../nbs/07_state.ipynb #1c6530e1
 _MEASURED: dict[tuple, tuple[StatePart, ...]] = {}  # by type and values: a measurement takes seconds
 
 
@@ -383,7 +389,7 @@ def _from_configuration(config, trust_remote_code):
     try:
         with without_values():
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code).eval()
-            return model if schedule_of(config) is None else grow(model)
+            return model if (schedule := schedule_of(config)) is None else grow(model, schedule)
     except Exception as error:  # a class may leave values open that only a published configuration names
         raise ValueError(f"these values do not make a model: {first_line(error)}") from error
 

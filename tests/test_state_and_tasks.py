@@ -101,9 +101,13 @@ def test_the_report_says_what_a_made_table_holds(names, capsys):
     table = names["curves_over"](names["per_cell"](made_up().filter(~pl.col("model").str.contains("^", literal=True))))
     assert table.sort("predicted")["abscissa"][-1] == "dim(z) / I_BP" and table["explained"][0] == pytest.approx(1)
     plt.close(names["figure"](made_up(), gaussian))
-    assert [names["kind_of"](m) for m in ("mamba2/2", "linear^0.5", "llama^0.5", "llama:2x64")] == [
-        "fixed", "unlocking", "lifetimes", "all tokens",
+    assert [names["kind_of"](m) for m in ("mamba2/2", "linear^0.5", "llama^0.5", "llama:2x64", "mamba2/4~0.5*0.2")] == [
+        "fixed", "unlocking", "lifetimes", "all tokens", "segments",
     ]  # fmt: skip
+    closed = made_up().with_columns(pl.col("model").str.replace("^", "~", literal=True))
+    twins = names["against_unscheduled"](closed)
+    assert twins.select("model", "beside").rows() == [("mamba2/16~0.79", "mamba2/16")]
+    assert twins["gain"].item() == pytest.approx(-0.1) and twins["tasks"].item() == 3
 
 
 def test_a_share_below_zero_counts_as_nothing_captured(names):

@@ -186,7 +186,7 @@ def check_model(
     name, place = str(model), Path(os.path.expanduser(model))
     if not name.strip():
         raise ValueError(f"model is {name!r}: name a model, a folder or a GGUF file ('.' is the folder you are in)")
-    if is_url(name):
+    if is_url(name) or re.match(r"\w+:", name) and not place.exists():  # a server's, or of a kind that was added
         return
     base = name if place.exists() else name.partition("@")[0]  # what is made worse is a model
     if not place.exists() and place.suffix.lower() != ".gguf" and base not in EMBEDDED:

@@ -128,11 +128,9 @@ def page(name):
     return names
 
 
-def test_pages_read_the_tables_of_a_gpu_first(published, capsys):
+def test_pages_read_the_tables_of_a_gpu_first(published):
     assert {f"{experiment}/gpu" for experiment in RUNS} <= set(published_names())
     claims = page("claims")["claims"]
-    said = capsys.readouterr().out
-    assert all(f"{experiment}: Imaginary 9000" in said for experiment in RUNS) and "wait for a card" not in said
     on_card = [claim for claim in claims if "Imaginary 9000" in claim.data]
     assert len(on_card) == 6 and {claim.where[:7] for claim in on_card} == {"Figs. 3", "Figs. 4"}
     runs = first_published("gaussian_kl/gpu", "gaussian_kl/tiny")["runs"]

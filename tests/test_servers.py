@@ -530,7 +530,7 @@ def code_cells(experiment, **given):
     [
         ("passage", 5, dict(length=16, step=4, windows=2)),
         ("bipartite_scaling", 5, dict(lengths=[4, 16], pairs=4, ngram_weight=0.0)),
-        ("beyond_text", 2, {}),
+        ("beyond_text", 4, {}),
     ],
 )
 def test_an_experiment_takes_a_server_by_its_name_alone(running, shop, monkeypatch, tmp_path, experiment, cells, given):

@@ -26,7 +26,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from .arguments import Count, checked, near_names
-from .beforehand import check_context, context_limit
+from .beforehand import check_context, context_limit, steps_of
 from .places import is_url
 from .stores import fingerprint, versions
 
@@ -188,7 +188,8 @@ def check_model(
         raise ValueError(f"model is {name!r}: name a model, a folder or a GGUF file ('.' is the folder you are in)")
     if is_url(name) or re.match(r"\w+:", name) and not place.exists():  # a server's, or of a kind that was added
         return
-    base = name if place.exists() else name.partition("@")[0]  # what is made worse is a model
+    base = name if place.exists() else steps_of(name)[0]  # what is made worse is a model
+    place = Path(os.path.expanduser(base))
     if not place.exists() and place.suffix.lower() != ".gguf" and base not in EMBEDDED:
         own = place.is_absolute() or base.startswith((".", "~"))
         if own or base.count("/") != 1:

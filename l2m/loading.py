@@ -19,6 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from .arguments import Count, checked
+from .beforehand import steps_of
 from .devices import known_device, known_dtype
 from .expansion import EMBEDDED, check_model, dequantized, near_models
 from .interface import Scorer
@@ -26,7 +27,7 @@ from .probe import probe
 from .scoring import LanguageModel
 from .served import ServedModel
 from .servers import Address, Served, Server, find_model, is_url, read_address
-from .worse import check_step, steps_of, worsen
+from .worse import check_step, worsen
 
 # %% ../nbs/03_loading.ipynb #d46b7ba5
 _OPENINGS = (

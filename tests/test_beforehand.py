@@ -63,9 +63,9 @@ def test_the_context_of_the_embedded_model_is_known_once_it_was_converted():
     assert known_context("no/model") is None and known_context("./absent.gguf") is None
 
 
-@pytest.mark.parametrize("size", [63, 64, 200])
+@pytest.mark.parametrize("size", [62, 64, 200])
 def test_a_text_without_room_is_refused_and_one_with_room_is_not(tmp_path, size):
-    "Whatever is refused beforehand would have been refused with the tokens known: a token is a byte at least"
+    "Whatever is refused beforehand would have been refused with the tokens known"
     for name in ("one", "two"):
         (tmp_path / f"{name}.txt").write_text("x" * size)
     if size < 64:
@@ -75,6 +75,20 @@ def test_a_text_without_room_is_refused_and_one_with_room_is_not(tmp_path, size)
         check_room(tmp_path, 64, 2 * (size // 64))
         with pytest.raises(ValueError, match=f"have room for at most {2 * (size // 64)}, since a token"):
             check_room(tmp_path, 64, 2 * (size // 64) + 1)
+
+
+def test_a_tokenizer_may_take_characters_apart_and_put_a_token_first(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.txt").write_text("ﷺ" * 40)  # three bytes, 18 characters of 33 bytes once written out
+    check_room(tmp_path, 18 * 40, 2)
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.txt").write_text("x" * 63)
+    check_room(tmp_path, 64, 2)
+
+
+def test_no_more_documents_are_read_than_take_a_moment(tmp_path):
+    (tmp_path / "many.jsonl").write_text('{"text": "short"}\n' * 3000)
+    check_room(tmp_path / "many.jsonl", 64, 2)  # what is short can be told only when all are read
 
 
 def test_bytes_of_a_document_are_never_fewer_than_its_tokens():
@@ -115,6 +129,18 @@ def test_a_name_without_a_slash_is_never_looked_up(name, near, monkeypatch):
 @pytest.mark.parametrize("name", ["owner/name", "smollm2-135m", "smollm2-135m@4bits", "http://host:8000/v1", "x.gguf"])
 def test_what_may_be_a_model_is_let_pass(name):
     check_model(name)
+
+
+@pytest.mark.parametrize("name", ["mine", "./mine", "a/b/mine", "m@v2", "x.gguf"])
+def test_what_lies_here_may_be_made_worse(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.touch() if name.endswith(".gguf") else place.mkdir()
+    for steps in ("", "@4bits", "@20layers@noise0.1"):
+        check_model(name + steps)
+    with pytest.raises(FileNotFoundError, match="no model at 'other'"):
+        check_model("other@4bits")
 
 
 def test_a_name_on_the_hub_that_is_not_found_names_its_neighbour(monkeypatch):

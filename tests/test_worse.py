@@ -6,12 +6,13 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from l2m.beforehand import steps_of
 from l2m.perfect import Series, by_form, ends_of, to_perfect
 from l2m.readers import Forgetful
 from l2m.santa_fe import SantaFe, latest_mention
 from l2m.scoring import LanguageModel
 from l2m.testing import check_scorer
-from l2m.worse import add_noise, check_step, exit_early, round_weights, steps_of, worsen
+from l2m.worse import add_noise, check_step, exit_early, round_weights, worsen
 
 IDS = torch.randint(20, (2, 12), generator=torch.Generator().manual_seed(0))
 

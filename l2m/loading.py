@@ -174,7 +174,7 @@ def load_language_model(
     if "growth" in vars(network.config):
         raise ValueError(
             f"model '{wanted.model}' was saved with a schedule of growth, which files do not bring back: load it with transformers, "
-            "`l2m.growing.grow` it, and make a `LanguageModel` of it"
+            "`l2m.growing.grow` it, give closed segments their weights again by `load_state_dict`, and make a `LanguageModel` of it"
         )
     network = network if wanted.device_map else network.to(wanted.device)
     scorer = LanguageModel(network, tokenizer, wanted.model, start, wanted.compile)

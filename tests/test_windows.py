@@ -40,6 +40,7 @@ def drawn(documents, length=32, n=8, seed=0, language="en"):
     "Windows, and what was said meanwhile."
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
+        warnings.simplefilter("ignore", ResourceWarning)  # what an earlier test left may be collected now
         windows = token_windows(corpus_of(documents, language), WORDS, length, n, seed)
     return windows, [str(w.message) for w in said]
 

@@ -168,9 +168,8 @@ def known_context(
     model: str | Path,  # as for `load_scorer`
 ) -> Count | None:  # tokens; None: it is known when the model is loaded
     "The longest input of a model whose configuration lies on this machine."
-    place = EMBEDDED[model]() if model in EMBEDDED else Path(os.path.expanduser(model))
-    try:
-        place = _expansion(place) if place.suffix.lower() == ".gguf" else place
+    try:  # a GGUF file of one's own may be large, and would have to be read to be recognised
+        place = _expansion(EMBEDDED[model]()) if model in EMBEDDED else Path(os.path.expanduser(model))
         said = json.loads((place / "config.json").read_text(encoding="utf-8"))
         return context_limit(said.get("text_config") or said)
     except (OSError, ValueError, AttributeError, TypeError):
